@@ -1,0 +1,339 @@
+"""``padp.compile``: from a file, a name of the library or program text to an Adapter; from an Adapter to a layer.
+
+    adapter = compile("oft")             parsed, resolved and typed; no torch yet
+    layer = adapter(linear, k=32)        solved for the layer's sizes, planned, and given tensors
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import sympy as sp
+
+from padp.compiler.counting import Counted, counted
+from padp.compiler.dims import show
+from padp.compiler.names import list_variants, resolve
+from padp.compiler.program import load, tree
+from padp.compiler.sizes import solve
+from padp.compiler.terms import Method, Negate, Number, Term, Text
+from padp.dsl.diagnostics import refuse
+from padp.dsl.source import Source
+from padp.dsl.spellings import ascii_name, glyph_name
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from padp.compiler.compiled import Compiled
+    from padp.compiler.module import AdapterModule
+    from padp.compiler.shared import SharedStore
+
+
+class _Required:
+    """The default of a hyperparameter that has none."""
+
+    def __repr__(self) -> str:
+        return "REQUIRED"
+
+
+REQUIRED = _Required()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A variant and the value of every hyperparameter, by its name as written."""
+
+    variant: str | None
+    hyper: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Capability:
+    """Whether an adapter can do something, and why not when it cannot."""
+
+    name: str
+    holds: bool
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return self.holds
+
+    def __repr__(self) -> str:
+        return f"{'yes' if self.holds else 'no'}{f' ({self.reason})' if self.reason else ''}"
+
+
+@dataclass(frozen=True, repr=False)
+class Adapter:
+    """A compiled program: call it with a layer. Immutable; equal text gives an equal adapter."""
+
+    source: Source
+    _methods: dict[str | None, Method] = field(default_factory=dict, compare=False)
+
+    # ------------------------------------------------------------ what the text says
+
+    @cached_property
+    def variants(self) -> tuple[str, ...]:
+        """The variants, the default first; () when there are none."""
+        return list_variants(tree(self.source))
+
+    def method(self, variant: str | None = None) -> Method:
+        """The resolved program of a variant (E208 for one that does not exist)."""
+        chosen = self._variant(variant)
+        if chosen not in self._methods:
+            self._methods[chosen] = resolve(tree(self.source), self.source, chosen)
+        return self._methods[chosen]
+
+    def _variant(self, variant: str | None) -> str | None:
+        if variant is None:
+            return self.variants[0] if self.variants else None
+        if variant not in self.variants:
+            raise refuse("E208", f"{self.name} has no variant {variant!r}", source=self.source,
+                         suggestion=" or ".join(self.variants) if self.variants else "it has none: leave variant out")
+        return variant
+
+    @cached_property
+    def name(self) -> str:
+        header = tree(self.source).header
+        return header.name if header is not None else "block"
+
+    @property
+    def title(self) -> str:
+        return self.method().title
+
+    @property
+    def site(self) -> str:
+        """'linear', 'hidden' or 'attention'."""
+        return self.method().site
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 of the program text."""
+        return hashlib.sha256(self.source.text.encode()).hexdigest()
+
+    @cached_property
+    def hyper(self) -> Mapping[str, Any]:
+        """Hyperparameters and knobs with their defaults; REQUIRED where there is none."""
+        return {h.name: _plain(h.default) for h in self.method().hyper}
+
+    @cached_property
+    def _counted(self) -> Counted:
+        return counted(self.method())
+
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        """Declared tensors by symbol: space and role, as in ``ℝ^{r×n}, learned``."""
+        return self._counted.spaces
+
+    @property
+    def count(self) -> sp.Expr:
+        """Learned scalars a site, exactly: for OFT n(k − 1)/2."""
+        return self._counted.total
+
+    def count_of(self, variant: str | None = None) -> sp.Expr:
+        """``count`` of a variant."""
+        return counted(self.method(variant)).total
+
+    @cached_property
+    def capabilities(self) -> Mapping[str, Capability]:
+        """What this adapter can do, each with the reason when it cannot (default variant)."""
+        from padp.compiler.abilities import capabilities
+
+        return {c.name: c for c in capabilities(self.method())}
+
+    def __repr__(self) -> str:
+        hyper = ", ".join(f"{k}={v}" for k, v in self.hyper.items())
+        variants = f"; variants {', '.join(self.variants)}" if self.variants else ""
+        return f"<padp adapter {self.name}({hyper}) on {self.site}: {show(self.count)} learned scalars a site{variants}>"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        rows = "".join(f"<tr><td>{escape(k)}</td><td>{escape(v)}</td></tr>" for k, v in self.parameters.items())
+        return (f"<b>{escape(self.name)}</b>: {escape(self.title)}<br>{escape(show(self.count))} learned scalars a site"
+                f"<table>{rows}</table><pre>{escape(self.source.text)}</pre>")
+
+    # ------------------------------------------------------------ settings
+
+    def settings(self, variant: str | None = None, **hyper: Any) -> Settings:
+        """Validated settings: Greek or ASCII names, every hyperparameter given or defaulted.
+
+        Raises PadpError E507 for an unknown, missing or unusable hyperparameter, E208 for an unknown variant.
+        """
+        chosen = self._variant(variant)
+        method = self.method(chosen)
+        known = {h.name: h for h in method.hyper}
+        values: dict[str, Any] = {}
+        for given, value in hyper.items():
+            name = given if given in known else glyph_name(given)
+            if name not in known:
+                raise refuse("E507", f"{self.name} has no hyperparameter {given!r}", source=self.source,
+                             suggestion=f"it has {', '.join(_both(n) for n in known) or 'none'}")
+            if name in values:
+                raise refuse("E507", f"{_both(name)} is given twice", source=self.source)
+            values[name] = _checked(self.name, name, _plain(known[name].default), value)
+        for name, h in known.items():
+            if name not in values:
+                default = _plain(h.default)
+                if default is REQUIRED:
+                    raise refuse("E507", f"{self.name} needs {_both(name)}: it has no default", h.span,
+                                 source=self.source, suggestion=f"{ascii_name(name)}=…")
+                values[name] = default
+        for name, value in method.options:
+            values.setdefault(name, value.value if isinstance(value, Text) else _plain(value))
+        return Settings(chosen, values)
+
+    # ------------------------------------------------------------ compiling
+
+    def compiled(self, sizes: Mapping[str, int], variant: str | None, hyper: Mapping[str, Any], has_bias: bool,
+                 where: str = "") -> tuple[Compiled, dict[str, int]]:
+        """The graphs for these sizes, and all dimensions. Equal sizes are compiled once."""
+        from padp.compiler.compiled import compile_method
+
+        method = self.method(variant)
+        numbers = {k: v for k, v in hyper.items() if not any(h.knob and h.name == k for h in method.hyper)}
+        solved = _solved(method, tuple(sorted(sizes.items())), tuple(sorted(numbers.items())), where)
+        return compile_method(method, solved, numbers, has_bias), dict(solved)
+
+    def shared_shapes(self, sizes: Mapping[str, int], variant: str | None, hyper: Mapping[str, Any]
+                      ) -> dict[str, tuple[int, ...]]:
+        """The shapes of shared tensors that a site of these sizes needs, by key."""
+        from padp.compiler.module import _value, shared_key
+
+        method = self.method(variant)
+        if not any(p.shared for p in method.parameters):
+            return {}
+        compiled, _ = self.compiled(sizes, variant, hyper, True)
+        found: dict[str, tuple[int, ...]] = {}
+        for name, p in compiled.parameters.items():
+            if p.declaration.shared:
+                seed = int(_value(p.declaration.seed, hyper)) if p.declaration.seed is not None else 0
+                found[shared_key(self, variant, name, seed, hyper)] = tuple(int(d) for d in p.stored)
+        return found
+
+    def build(self, sizes: Mapping[str, int], *, variant: str | None, hyper: Mapping[str, Any],
+              weight: Tensor | Mapping[str, Tensor] | None, bias: Tensor | None, dtype: torch.dtype,
+              device: torch.device, dropout: float = 0.0, seed: int = 0,
+              shared: SharedStore | None = None) -> AdapterModule:
+        """An adapter module for a site of these sizes."""
+        from padp.compiler.module import AdapterModule
+
+        has_bias = bias is not None or (isinstance(weight, dict) and any(k.startswith("b_") for k in weight))
+        compiled, solved = self.compiled(sizes, variant, hyper, has_bias)
+        return AdapterModule(self, compiled, variant, hyper, solved, weight=weight, bias=bias, dtype=dtype,
+                             device=device, dropout=dropout, seed=seed, shared=shared)
+
+    def __call__(self, module: nn.Module, *, name: str = "default", variant: str | None = None,
+                 dtype: torch.dtype | None = None, dropout: float = 0.0, seed: int = 0, **hyper: Any) -> nn.Module:
+        """A layer that stands in for ``module`` (nn.Linear or transformers' Conv1D) with this adapter active.
+
+        The base's own parameters are frozen. Raises PadpError E502 for a module that this site does not take.
+        """
+        import torch as torch_
+
+        from padp.compiler.site import LinearSite, bias_of, weight_of, why_not_linear
+
+        if self.site != "linear":
+            raise refuse("E502", f"{self.name} works on a {self.site} site, not on one layer",
+                         suggestion=f"padp.attach(model, padp.compile({self.name.lower()!r}))")
+        reason = why_not_linear(module)
+        if reason is not None:
+            raise refuse("E502", reason)
+        chosen = self.settings(variant, **hyper)
+        weight = weight_of(module)
+        sizes = dict(zip(_weight_dims(self.method(chosen.variant)), weight.shape, strict=True))
+        built = self.build(sizes, variant=chosen.variant, hyper=chosen.hyper, weight=weight, bias=bias_of(module),
+                           dtype=dtype or torch_.promote_types(weight.dtype, torch_.float32), device=weight.device,
+                           dropout=dropout, seed=seed)
+        for p in module.parameters():
+            p.requires_grad_(False)
+        site = LinearSite(module)
+        site.add(name, built)
+        site.activate([name])
+        return site
+
+
+def _weight_dims(method: Method) -> tuple[str, ...]:
+    """The names of W's rows and columns."""
+    from padp.compiler.terms import Var
+
+    space = next((x.space for x in method.bound if x.name == "W"), None)
+    dims = space.dims if space is not None else ()
+    return tuple(d.name for d in dims if isinstance(d, Var))
+
+
+@lru_cache(maxsize=2048)
+def _solve_cached(key: Any) -> tuple[tuple[str, int], ...]:
+    method, sizes, hyper, where = key.parts
+    return tuple(sorted(solve(method, dict(sizes), dict(hyper), where).items()))
+
+
+class _SolveKey:
+    def __init__(self, *parts: Any) -> None:
+        self.parts = parts
+        self.key = (id(parts[0]), *parts[1:])
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _SolveKey) and self.key == other.key
+
+
+def _solved(method: Method, sizes: Any, hyper: Any, where: str) -> dict[str, int]:
+    return dict(_solve_cached(_SolveKey(method, sizes, hyper, where)))
+
+
+def _plain(default: Term | None) -> Any:
+    match default:
+        case None:
+            return REQUIRED
+        case Number(value) | Text(value):
+            return value
+        case Negate(Number(value)):
+            return -value
+        case _:
+            from padp.compiler.sizes import symbolic
+
+            value = symbolic(default, {})
+            return float(value) if not getattr(value, "is_integer", False) else int(value)
+
+
+def _both(name: str) -> str:
+    plain = ascii_name(name)
+    return name if plain == name else f"{name} ({plain})"
+
+
+def _checked(adapter: str, name: str, default: Any, value: Any) -> Any:
+    """A hyperparameter's value, of the kind of its default."""
+    import math
+
+    if isinstance(default, str):
+        if not isinstance(value, str):
+            raise refuse("E507", f"{adapter}: {_both(name)} is a text like {default!r}, not {value!r}")
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise refuse("E507", f"{adapter}: {_both(name)} is a number, not {value!r}")
+    if not math.isfinite(value):
+        raise refuse("E507", f"{adapter}: {_both(name)} = {value}")
+    if isinstance(default, int) and isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    return value
+
+
+def compile(program: str | PathLike[str], module: nn.Module | None = None, **settings: Any) -> Any:  # noqa: A001
+    """The adapter of a path, of a name of the library ("oft"), or of program text.
+
+    With a layer as second argument, the adapted layer: ``compile("oft", linear, k=32)`` is ``compile("oft")(linear, k=32)``.
+
+    Raises PadpError with every finding when the program has errors.
+    """
+    from padp.compiler.check import require
+
+    adapter = Adapter(load(program))
+    require(adapter.source)
+    return adapter if module is None else adapter(module, **settings)

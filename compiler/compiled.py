@@ -1,0 +1,189 @@
+"""One compiled program for one set of sizes: what all layers of that shape share.
+
+    compile_method(method, sizes, hyper, has_bias) -> Compiled
+        train    x, base → y                     step and token stages in one graph
+        step     → values cached in eval;  token  x, base, those → y
+        delta    x → y − base(x)                 when the program only adds to the base's output
+        merged   → W', bias'                     when y is affine in x
+        penalty  → the ``minimise`` terms
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from padp.compiler import build as b
+from padp.compiler.elaborate import Elaborated, Learned, elaborate
+from padp.compiler.emit import Stage, emit, step_values
+from padp.compiler.ir import Node, walk
+from padp.compiler.linear import affine, base_product, matrix_of, uses_input
+from padp.compiler.low import Low, kept_values, order
+from padp.compiler.lower import Planner
+from padp.compiler.terms import Method
+from padp.dsl.diagnostics import PadpError, refuse
+from padp.dsl.spellings import python_name
+
+TOKENS = 1024
+"""The number of tokens that a plan is made for when nobody says another."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """The graphs of one program at one shape. ``kept`` are the attach-stage values that become buffers."""
+
+    method: Method
+    typed: Elaborated
+    parameters: Mapping[str, Learned]
+    names: Mapping[str, str]
+    kept: tuple[Low, ...]
+    train: Stage
+    step: Stage | None
+    token: Stage
+    delta: Stage | None
+    merged: Stage | None
+    penalty: Stage | None
+    planner: Planner
+    output: Low
+    why_not_mergeable: str | None
+    needs_weight: bool
+    has_bias: bool
+
+    @property
+    def additive(self) -> bool:
+        return self.delta is not None
+
+
+def python_names(method: Method) -> dict[str, str]:
+    """Symbol → stable Python name, for parameters, hyperparameters and what the site provides."""
+    taken: dict[str, str] = {}
+    for name in [p.name for p in method.parameters] + [h.name for h in method.hyper] + [x.name for x in method.bound]:
+        taken[name] = python_name(name)
+    return taken
+
+
+def compile_method(method: Method, sizes: Mapping[str, int], hyper: Mapping[str, Any], has_bias: bool,
+                   tokens: int = TOKENS) -> Compiled:
+    """The compiled form of a resolved program at these sizes. Equal arguments give the same object."""
+    key = (id(method), tuple(sorted(sizes.items())), tuple(sorted(hyper.items(), key=lambda i: i[0])), has_bias, tokens)
+    return _compile(_Key(key, method, dict(sizes), dict(hyper), has_bias, tokens))
+
+
+class _Key:
+    """A hashable bundle of arguments; the method is kept alive with it."""
+
+    def __init__(self, key: Any, method: Method, sizes: dict[str, int], hyper: dict[str, Any], has_bias: bool,
+                 tokens: int) -> None:
+        self.key, self.method, self.sizes, self.hyper = key, method, sizes, hyper
+        self.has_bias, self.tokens = has_bias, tokens
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and self.key == other.key
+
+
+@lru_cache(maxsize=512)
+def _compile(k: _Key) -> Compiled:
+    method = k.method
+    typed = elaborate(method, k.sizes, k.hyper, k.has_bias)
+    errors = [d for d in typed.diagnostics if d.severity == "error"]
+    if errors:
+        raise PadpError(errors)
+    names = python_names(method)
+    weight = next((n for n in [typed.names.get("W")] if n is not None and n.op == "weight"), None)
+    planner = Planner(typed.graph, weight, k.tokens, has_bias=k.has_bias)
+    total = typed.output
+    if method.site == "linear" and k.has_bias and not typed.mentions_bias:
+        total = b.add(typed.graph, total, typed.graph.node("bias", (), ("bias",), total.type))
+    simple = planner.rules(total)
+    try:
+        output = planner.value(simple)
+        delta = _delta(planner, simple, output)
+        penalty = planner.value(planner.rules(typed.penalty)) if typed.penalty is not None else None
+    except b.Mismatch as m:
+        raise refuse(m.code, m.message, method.span, suggestion=m.suggestion, source=method.source) from None
+    roots = [r for r in (output, delta, penalty) if r is not None]
+    kept = tuple(kept_values(*roots))
+    steps = step_values(output)
+    merged, why = _merged(planner, method, simple, kept, names, has_bias=k.has_bias or _adds_constant(simple))
+    return Compiled(
+        method, typed, typed.parameters, names, kept,
+        emit([output], method.source, names, kept), emit(steps, method.source, names, kept) if steps else None,
+        emit([output], method.source, names, kept, steps),
+        emit([delta], method.source, names, kept) if delta is not None else None, merged,
+        emit([penalty], method.source, names, kept) if penalty is not None else None,
+        planner, output, why, any(n.op == "weight" for n in walk(simple) if n is not weight) or _reads_weight(output),
+        k.has_bias)
+
+
+def _reads_weight(output: Low) -> bool:
+    """Whether the plan reads W itself, beside the base layer's own product."""
+    return any(low.prim == "weight" for low in order(output))
+
+
+def _adds_constant(simple: Node) -> bool:
+    """Whether y has a part that does not depend on x."""
+    return simple.op == "add" and any(not uses_input(t) for t in simple.args)
+
+
+def _delta(planner: Planner, simple: Node, output: Low) -> Low | None:
+    """y − base(x), when y is W x + bias + terms that do not use the base layer."""
+    terms = list(simple.args) if simple.op == "add" else [simple]
+    bias = [t for t in terms if t.op == "bias"]
+    if planner.has_bias and len(bias) != 1:
+        return None
+    for k, term in enumerate(terms):
+        found = base_product(planner.rules, term, planner.weight)
+        if found is None or found[0].op != "input":
+            continue
+        rest = [*found[1], *(t for j, t in enumerate(terms) if j != k and t.op != "bias")]
+        if not rest:
+            return None
+        node = planner.rules.add(rest, simple.type)
+        low = planner.value(node)
+        return None if any(x.prim in ("base", "base_without_bias") for x in order(low)) else low
+    return None
+
+
+def _merged(planner: Planner, method: Method, simple: Node, kept: Sequence[Low], names: Mapping[str, str],
+            has_bias: bool) -> tuple[Stage | None, str | None]:
+    """The graph of W' and bias', or the reason why there is none. (None, None): affine, but only by applying it."""
+    if method.site != "linear":
+        return None, f"a {method.site} site has no weight of its own to merge into"
+    good, culprit = affine(simple)
+    if not good:
+        assert culprit is not None
+        line, _ = method.source.position(culprit.span.start)
+        return None, f"y is not affine in x: line {line} of {method.source.name} ({method.source.line(line).strip()})"
+    found = matrix_of(planner.rules, simple)
+    if found is None:
+        return None, None
+    try:
+        roots = [planner.value(found[0])] + ([planner.value(found[1])] if has_bias else [])
+    except b.Mismatch:
+        return None, None
+    stored = {id(x) for x in kept}
+    if any(x.prim in ("k:svd", "k:qr") for r in roots for x in _beyond(r, stored)):
+        return None, None
+    return emit(roots, method.source, names, kept), None
+
+
+def _beyond(root: Low, stored: set[int]) -> list[Low]:
+    """What has to be computed for ``root`` when the stored values are given."""
+    seen: set[int] = set()
+    out: list[Low] = []
+    stack = [root]
+    while stack:
+        low = stack.pop()
+        if id(low) in seen:
+            continue
+        seen.add(id(low))
+        if id(low) in stored:
+            continue
+        out.append(low)
+        stack.extend(low.inputs())
+    return out

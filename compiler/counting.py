@@ -1,0 +1,84 @@
+"""Exact counts: learned scalars a site as a formula, from the declared spaces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import sympy as sp
+
+from padp.compiler.dims import product
+from padp.compiler.elaborate import NeedCases, elaborate
+from padp.compiler.sizes import symbolic
+from padp.compiler.terms import Method, Var
+
+
+@dataclass(frozen=True)
+class Counted:
+    """``total`` learned scalars; ``by_name`` for each learned tensor; ``spaces`` describes every declared tensor."""
+
+    total: Any
+    by_name: Mapping[str, Any]
+    spaces: Mapping[str, str]
+
+
+class _ById:
+    """A method as a cache key."""
+
+    def __init__(self, method: Method) -> None:
+        self.method = method
+
+    def __hash__(self) -> int:
+        return id(self.method)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ById) and other.method is self.method
+
+
+def counted(method: Method) -> Counted:
+    """The counts of a method, from its declarations (and from its index sets, where a space names one)."""
+    return _counted(_ById(method))
+
+
+@lru_cache(maxsize=256)
+def _counted(key: _ById) -> Counted:
+    method = key.method
+    try:
+        typed = elaborate(method)
+    except NeedCases:  # the body is open, the declarations are not
+        typed = elaborate(replace(method, body=(), minimise=()))
+    by_name: dict[str, Any] = {}
+    spaces: dict[str, str] = {}
+    for name, p in typed.parameters.items():
+        roles = [p.declaration.role, *(["shared"] if p.declaration.shared else [])]
+        spaces[name] = f"{p.node.type}, {', '.join(roles)}"
+        if p.declaration.role == "learned":
+            by_name[name] = product(p.stored)
+    total = sp.sympify(sum(by_name.values(), sp.Integer(0)))
+    return Counted(in_header_terms(method, total), by_name, spaces)
+
+
+def in_header_terms(method: Method, total: Any) -> Any:
+    """``total`` with dimensions that a relation defines written in those of the site: b·k(k−1)/2 is n(k−1)/2."""
+    outer = _site_dims(method) | {h.name for h in method.hyper}
+    best = sp.factor(total)
+    for test in method.relations:
+        if test.op != "=" or test.right is None or not isinstance(test.left, Var):
+            continue
+        names = {str(s): s for s in total.free_symbols}
+        right = symbolic(test.right, {k: v for k, v in names.items()})
+        left = sp.Symbol(test.left.name, integer=True, positive=True)
+        inner = [s for s in right.free_symbols if str(s) not in outer and str(s) in names]
+        if len(inner) != 1 or test.left.name not in outer:
+            continue
+        for solution in sp.solve(right - left, inner[0]):
+            candidate = sp.factor(sp.simplify(total.subs(inner[0], solution)))
+            if inner[0] not in candidate.free_symbols:
+                best = candidate
+    return best
+
+
+def _site_dims(method: Method) -> set[str]:
+    return {d.name for x in method.bound for d in (*x.space.dims, *x.space.family) if isinstance(d, Var)}

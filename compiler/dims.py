@@ -1,0 +1,131 @@
+"""Dimensions: whole numbers, known or symbolic.
+
+A dimension is an ``int`` (sizes are known) or a sympy expression (they are not yet). ``same`` is the only question that
+the type rules ask; everything else is sympy's arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import sympy as sp
+
+Dim: TypeAlias = int | sp.Expr
+Value: TypeAlias = int | float | sp.Expr
+
+
+def symbol(name: str, *, even: bool | None = None) -> sp.Symbol:
+    """The dimension called ``name``: a positive whole number (``even`` when a relation says so)."""
+    assumptions: dict[str, bool] = {"integer": True, "positive": True}
+    if even:
+        assumptions["even"] = True
+    return sp.Symbol(name, **assumptions)
+
+
+def lower(value: Any) -> Any:
+    """Plain ints and floats where the value is a number; sympy otherwise."""
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, (int, float)):
+        return value
+    if isinstance(value, sp.Integer):
+        return int(value)
+    if isinstance(value, (sp.Float,)):
+        return float(value)
+    return value
+
+
+@lru_cache(maxsize=50_000)
+def _same_symbolic(a: Any, b: Any) -> bool:
+    difference = sp.expand(a - b)
+    if difference == 0:
+        return True
+    return bool(sp.simplify(difference) == 0)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two dimensions are equal for all sizes."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a == b
+    if a == b:
+        return True
+    return _same_symbolic(sp.sympify(a), sp.sympify(b))
+
+
+def known(values: Iterable[Any]) -> bool:
+    """Whether every dimension is a number."""
+    return all(isinstance(v, int) for v in values)
+
+
+def product(values: Iterable[Any]) -> Any:
+    """∏ values."""
+    result: Any = 1
+    for value in values:
+        result = result * value
+    return lower(result)
+
+
+def substitute(value: Any, binding: Mapping[sp.Symbol, Any]) -> Any:
+    """``value`` with symbols replaced."""
+    if isinstance(value, sp.Expr):
+        return lower(value.subs(binding))
+    return value
+
+
+_SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def show(value: Any) -> str:
+    """A dimension as people write it: ``n(k − 1)/2``, ``r(m + n)``."""
+    if not isinstance(value, sp.Expr):
+        return str(value)
+    return _show(sp.factor(value) if value.is_polynomial(*value.free_symbols) else value, 0)
+
+
+def _show(e: sp.Expr, level: int) -> str:
+    """``level`` 0: a sum may stand bare; 1: a factor; 2: the base of a power."""
+    if isinstance(e, sp.Add):
+        terms = sorted(e.args, key=lambda t: (-(sp.Poly(t, *t.free_symbols).total_degree()
+                                                if t.free_symbols and t.is_polynomial(*t.free_symbols) else 0),
+                                              t.could_extract_minus_sign(), str(t)))
+        text = ""
+        for term in terms:
+            negative = term.could_extract_minus_sign()
+            body = _show(-term if negative else term, 1)
+            text += (f" − {body}" if negative else f" + {body}") if text else (f"−{body}" if negative else body)
+        return f"({text})" if level else text
+    if isinstance(e, sp.Mul):
+        if e.could_extract_minus_sign():
+            return "−" + _show(-e, 1)
+        number, rest = e.as_coeff_Mul()
+        top, bottom = sp.fraction(number)
+        above = [f for f in sp.Mul.make_args(rest) if not (isinstance(f, sp.Pow) and f.exp.is_negative)]
+        below = [1 / f for f in sp.Mul.make_args(rest) if isinstance(f, sp.Pow) and f.exp.is_negative]
+        above.sort(key=lambda f: (isinstance(f, sp.Add), str(f)))
+        pieces = [_show(f, 1) for f in above if f != 1]
+        head = "" if top == 1 and pieces else str(top)
+        text = head
+        for piece in pieces:
+            glue = "·" if text and text[-1].isalnum() and piece[0].isalpha() and len(text) > 1 and text[-1].isalpha() \
+                else ""
+            text += glue + piece
+        under = ([str(bottom)] if bottom != 1 else []) + [_show(f, 1) for f in below]
+        if not under:
+            return text
+        return f"{text}/{under[0]}" if len(under) == 1 else f"{text}/({'·'.join(under)})"
+    if isinstance(e, sp.Pow):
+        base = _show(e.base, 2)
+        if isinstance(e.base, (sp.Mul, sp.Pow)):
+            base = f"({base})"
+        if isinstance(e.exp, sp.Integer) and int(e.exp) > 0:
+            return base + str(int(e.exp)).translate(_SUPERSCRIPT)
+        return f"{base}^({_show(e.exp, 0)})"
+    if isinstance(e, sp.floor):
+        return f"floor({_show(e.args[0], 0)})"
+    if isinstance(e, sp.ceiling):
+        return f"ceil({_show(e.args[0], 0)})"
+    if isinstance(e, (sp.Min, sp.Max)):
+        return ("min(" if isinstance(e, sp.Min) else "max(") + ", ".join(sorted(_show(a, 0) for a in e.args)) + ")"
+    return str(e)

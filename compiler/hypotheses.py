@@ -1,0 +1,151 @@
+"""Declarations that a program only makes in its comments: ``# A ∈ ℝ^{r×n}, B ∈ ℝ^{m×r}: frozen random``.
+
+They are hypotheses: a name that is declared nowhere else is read with the shape of such a comment, so that checking can
+go on, and is reported together with the declaration to write.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from padp.compiler.scope import key, split
+from padp.dsl import syntax as s
+from padp.dsl.diagnostics import PadpError
+from padp.dsl.parse import parse
+from padp.dsl.source import Source, Span
+
+_NAME = r"[^\W\d_][\w\u0300-\u036f]*[′']*"
+_SET = (
+    r"\(\s*[ℝℂℕR]\s*\^\s*(?:\{[^{}]*\}|[^\s,;:(){}]+)\s*\)\s*\^\s*(?:\{[^{}]*\}|\w+)"
+    r"|[ℝℂℕR]\s*\^\s*(?:\{[^{}]*\}|[^\s,;:(){}]+)"
+    r"|(?:SO|O|St)\([^()]*\)"
+    r"|ℝ(?!\w)"
+)
+_PIECE = re.compile(
+    rf"(?P<names>{_NAME}(?:\s*,\s*(?:{_NAME}|\.\.\.|…))*)\s*(?:each\s*)?(?:∈|\bin\b)\s*(?P<space>{_SET})"
+)
+_INIT = re.compile(r"\binit\s*=\s*([^,;\s]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """What a comment says of a name. ``text`` is the declaration to write."""
+
+    name: str
+    space: s.Space
+    role: Literal["learned", "frozen"]
+    shared: bool
+    init: s.Expr | None
+    text: str
+    span: Span
+
+
+def comments(body: Sequence[s.Statement]) -> Iterator[tuple[str, Span]]:
+    """Every comment of a program with the place of its line, in order."""
+    for statement in body:
+        if isinstance(statement, s.Remark):
+            yield statement.text, statement.span
+            continue
+        if statement.comment is not None:
+            yield statement.comment, statement.span
+        if isinstance(statement, (s.For, s.Variant, s.Common, s.AfterBackward)):
+            yield from comments(statement.body)
+
+
+def hypotheses(body: Sequence[s.Statement]) -> dict[str, Hypothesis]:
+    """Declarations in the comments of a program, by the key of their names; the first of a name counts."""
+    found: dict[str, Hypothesis] = {}
+    for name, made in _implied(body):
+        found.setdefault(key(name), made)
+    for comment, span in comments(body):
+        frozen, shared = "frozen" in comment, "shared" in comment
+        start = _INIT.search(comment)
+        for piece in _PIECE.finditer(comment):
+            names = [n.strip() for n in piece["names"].split(",")]
+            for name, family in _families(names):
+                made = _declared(name, piece["space"], family, frozen, shared, start[1] if start else None, span)
+                if made is not None and found.get(key(name), made).span != span:
+                    found[key(name)] = made  # said in words: better than implied
+                elif made is not None:
+                    found.setdefault(key(name), made)
+    return found
+
+
+_RANK = re.compile(r"\brank\s+([^\W\d_]+)\b")
+
+
+def _implied(body: Sequence[s.Statement]) -> Iterator[tuple[str, Hypothesis]]:
+    """What a claim on a result says of its operands: ``K ← skew(θ)  # K ∈ ℝ^{k×k}`` and ``ΔW ← B @ A  # ΔW ∈ ℝ^{m×n},
+    rank r``."""
+    for statement in body:
+        if not isinstance(statement, s.Assign) or statement.comment is None:
+            continue
+        piece = _PIECE.search(statement.comment)
+        shape = re.search(r"\^\s*\{([^{}]*)\}", piece["space"]) if piece is not None else None
+        dims = [d.strip() for d in re.split("[×x]", shape[1])] if shape is not None else []
+        span = statement.span
+        match statement.value:
+            case s.Chain(head=s.Name(text="skew"), trailers=(s.Args(args=(s.Name(text=name),)),)) if (
+                len(dims) >= 2 and dims[-1] == dims[-2]
+            ):
+                k = dims[-1] if len(dims[-1]) == 1 else f"({dims[-1]})"
+                triangle = f"ℝ^{{{k}({k}-1)/2}}"
+                space = f"({triangle})^{{{'×'.join(dims[:-2])}}}" if dims[:-2] else triangle
+                pieces = [(name, space)]
+            case s.Binary(op="@", left=s.Name(text=left), right=s.Name(text=right)) if len(dims) == 2:
+                rank = _RANK.search(statement.comment)
+                pieces = [(left, f"ℝ^{{{dims[0]}×{rank[1]}}}"), (right, f"ℝ^{{{rank[1]}×{dims[1]}}}")] if rank else []
+            case _:
+                pieces = []
+        for name, space in pieces:
+            made = _declared(name, space, None, False, False, None, span)
+            if made is not None:
+                yield name, made
+
+
+def _families(names: list[str]) -> Iterator[tuple[str, str | None]]:
+    """``B₁, ..., B_m`` is the family B of m; a name with a letter for a subscript, ``d_i``, one of unknown size."""
+    if "..." in names or "…" in names:
+        parts = [split(n) for n in names if n not in ("...", "…")]
+        bases = {p[0] for p in parts if p is not None}
+        if len(bases) == 1 and None not in parts and parts[-1] is not None:
+            yield bases.pop(), parts[-1][1]
+        return
+    for name in names:
+        yield name, None
+
+
+def _declared(name: str, space: str, family: str | None, frozen: bool, shared: bool, init: str | None,
+              span: Span) -> Hypothesis | None:  # fmt: skip
+    roles = "frozen" if frozen else "learned"
+    for start in (f", init = {init}", "") if init else ("",):
+        try:
+            program = parse(Source.of(f"A ∈ {space}: {roles}{start}\n"))
+        except PadpError:
+            continue
+        match program.body:
+            case (s.Declare(space=read, roles=given),):
+                if family is not None:
+                    read = replace(read, family=(s.Name(family), *read.family))
+                value = next((r.value for r in given if r.name == "init"), None)
+                text = f"({space})^{family}" if family is not None else space
+                tail = f": {roles}{', shared' if shared else ''}, init = {init or ('kaiming' if frozen else '0')}"
+                line = f"{name} ∈ {text}{tail}{', seed = 0' if frozen else ''}"
+                moved = _moved(read, span)
+                return Hypothesis(name, moved, "frozen" if frozen else "learned", shared, _moved(value, span), line, span)
+            case _:
+                continue
+    return None
+
+
+def _moved(tree: Any, span: Span) -> Any:
+    """A tree with every place set to that of the comment it was read from."""
+    if isinstance(tree, tuple):
+        return tuple(_moved(part, span) for part in tree)
+    if hasattr(tree, "__dataclass_fields__"):
+        parts = {name: _moved(getattr(tree, name), span) for name in tree.__dataclass_fields__ if name != "span"}
+        return replace(tree, **parts, span=span)
+    return tree

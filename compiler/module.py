@@ -1,0 +1,412 @@
+"""One adapter at one site: its tensors, and the graphs that all sites of the same shape share.
+
+    AdapterModule(x, base) → y        train: step and token stages in one graph
+                                      eval without gradients: the step stage is computed once and kept
+    .delta(x)  .merged(W, b)  .reference(x, base)  .penalty()  .tensors  .graph  .code  .plan
+
+What is learned is an ``nn.Parameter`` under its ASCII name; what was computed from W when the adapter was attached is a
+buffer; a random tensor shared by all sites is one ``nn.Parameter`` without gradient, the same object everywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from padp.compiler import kernels
+from padp.compiler.compiled import Compiled
+from padp.compiler.elaborate import Learned, Start
+from padp.compiler.emit import Leaf, Stage, printed, run
+from padp.compiler.ir import depends
+from padp.compiler.plans import Plan, plan_of
+from padp.compiler.reference import Reference
+from padp.compiler.shared import SharedStore
+from padp.compiler.site import HeadMap, weight_of
+from padp.dsl.diagnostics import refuse
+
+if TYPE_CHECKING:
+    from padp.compiler.adapter import Adapter
+
+Weights = Tensor | Mapping[str, Tensor] | None
+
+
+class Tensors(Mapping[str, Tensor]):
+    """The declared tensors of an adapter, by the symbol as written or by its ASCII name."""
+
+    def __init__(self, owner: AdapterModule) -> None:
+        self._owner = owner
+
+    def __getitem__(self, key: str) -> Tensor:
+        names = self._owner.names
+        attribute = names.get(key, key)
+        if attribute not in {names[n] for n in self._owner.compiled.parameters}:
+            raise KeyError(f"{key}; there are {', '.join(self)}")
+        return cast(Tensor, getattr(self._owner, attribute))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._owner.compiled.parameters)
+
+    def __len__(self) -> int:
+        return len(self._owner.compiled.parameters)
+
+
+class AdapterModule(nn.Module):
+    """An adapter's tensors at one site and its compiled forward."""
+
+    def __init__(self, adapter: Adapter, compiled: Compiled, variant: str | None, hyper: Mapping[str, Any],
+                 sizes: Mapping[str, int], *, weight: Weights, bias: Tensor | None, dtype: torch.dtype,
+                 device: torch.device, dropout: float, seed: int, shared: SharedStore | None) -> None:
+        super().__init__()
+        self.adapter, self.variant, self.hyper, self.sizes = adapter, variant, dict(hyper), dict(sizes)
+        self.compiled, self.names, self.dropout = compiled, compiled.names, dropout
+        self.shared: dict[str, str] = {}
+        self.knobs: dict[str, float] = {
+            h.name: float(hyper.get(h.name, getattr(h.default, "value", 1.0))) for h in compiled.method.hyper if h.knob}
+        if dropout and not compiled.additive:
+            raise refuse("E511", f"{adapter.name} does not only add to the base's output, so there is no path beside the "
+                         "base to drop from", suggestion="dropout=0, or drop(x, p) in the program where it is meant")
+        if dropout and not 0 <= dropout < 1:
+            raise refuse("E507", f"dropout = {dropout}", suggestion="a probability in [0, 1)")
+        self._cache: list[Tensor] | None = None
+        self._fill(weight, bias, dtype, device, seed, shared)
+
+    # ------------------------------------------------------------ making the tensors
+
+    def _fill(self, weight: Weights, bias: Tensor | None, dtype: torch.dtype, device: torch.device, seed: int,
+              shared: SharedStore | None) -> None:
+        leaves: dict[Leaf, Tensor] = {}
+        wide = torch.promote_types(dtype, torch.float32)
+        like = torch.zeros((), dtype=wide, device=device)
+        given = dict(weight) if isinstance(weight, Mapping) else {} if weight is None else {"W": weight}
+        for name, tensor in given.items():
+            leaves[("bias" if name.startswith("b_") else "weight", name)] = tensor.detach().to(wide)
+        if bias is not None:
+            leaves[("bias", "bias")] = bias.detach().to(wide)
+        for knob, value in self.knobs.items():
+            leaves[("knob", knob)] = torch.tensor(value, dtype=wide, device=device)
+        waiting: list[tuple[str, Learned]] = []
+        with torch.no_grad():
+            for name, p in self.compiled.parameters.items():
+                if p.start.node is None:
+                    leaves["param", name] = self._start(name, p, wide, device, seed, shared)
+                else:
+                    waiting.append((name, p))
+            kept = self._attach(waiting, leaves, like)
+        for name, p in self.compiled.parameters.items():
+            self._register(name, p, leaves["param", name], dtype)
+        for k, tensor in enumerate(kept):
+            stored = tensor.to(dtype) if tensor.is_floating_point() else tensor
+            self.register_buffer(f"kept_{k}", stored.detach().contiguous().clone())
+
+    def _start(self, name: str, p: Learned, dtype: torch.dtype, device: torch.device, seed: int,
+               shared: SharedStore | None) -> Tensor:
+        declaration = p.declaration
+        shape = tuple(int(d) for d in p.stored)
+        own = seed
+        if declaration.seed is not None:
+            own = int(_value(declaration.seed, self.hyper))
+        generator = torch.Generator().manual_seed(_mixed(own, name))
+        if declaration.shared and shared is not None:
+            key = shared_key(self.adapter, self.variant, name, own, self.hyper)
+            self.shared[self.names[name]] = key
+            return shared.take(key, shape, lambda s: initial(p.start, s, generator, dtype, device))
+        return initial(p.start, shape, generator, dtype, device)
+
+    def _attach(self, waiting: list[tuple[str, Learned]], leaves: dict[Leaf, Tensor], like: Tensor) -> list[Tensor]:
+        """The attach stage: kept values and starts that depend on W in one run, so a decomposition is made once."""
+        planner = self.compiled.planner
+        early = [(n, p) for n, p in waiting if not depends(_node(p), lambda x: x.op == "param")]
+        late = [(n, p) for n, p in waiting if (n, p) not in early]
+        roots = [planner.value(planner.rules(_node(p))) for _, p in early]
+        values = run([*self.compiled.kept, *roots], leaves, like)
+        for (name, p), value in zip(early, values[len(self.compiled.kept):], strict=True):
+            leaves["param", name] = _shaped(value, p)
+        for name, p in late:
+            leaves["param", name] = _shaped(run([planner.value(planner.rules(_node(p)))], leaves, like)[0], p)
+        return values[: len(self.compiled.kept)]
+
+    def _register(self, name: str, p: Learned, value: Tensor, dtype: torch.dtype) -> None:
+        attribute = self.names[name]
+        if isinstance(value, nn.Parameter):  # shared: the same object at every site
+            self.register_parameter(attribute, value)
+        elif p.declaration.role == "learned":
+            self.register_parameter(attribute, nn.Parameter(value.detach().to(dtype).contiguous().clone()))
+        else:
+            self.register_buffer(attribute, value.detach().to(dtype).contiguous())
+
+    # ------------------------------------------------------------ what is read when a graph runs
+
+    def _arguments(self, stage: Stage, base: nn.Module | None, steps: list[Tensor] | None = None,
+                   weight: Tensor | None = None, bias: Tensor | None = None) -> list[Tensor]:
+        out: list[Tensor] = []
+        for kind, name in stage.leaves:
+            match kind:
+                case "param":
+                    out.append(getattr(self, self.names[name]))
+                case "kept":
+                    out.append(getattr(self, f"kept_{name}"))
+                case "step":
+                    assert steps is not None
+                    out.append(steps[int(name)])
+                case "weight":
+                    if weight is None:
+                        assert base is not None
+                        weight = weight_of(base)
+                    out.append(weight)
+                case "bias":
+                    out.append(bias if bias is not None else cast(Tensor, cast(nn.Module, base).bias))
+                case "knob":
+                    like = self.like
+                    out.append(torch.full((), self.knobs[name], dtype=like.dtype, device=like.device))
+                case _:
+                    out.append(self.like)
+        return out
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of this adapter's precision and device."""
+        for p in self.parameters():
+            return p
+        return next(b for b in self.buffers() if b.is_floating_point())
+
+    # ------------------------------------------------------------ forward
+
+    def forward(self, x: Tensor, base: nn.Module) -> Tensor:
+        """y for x of any leading shape; the base layer is called inside, once."""
+        plan = self.compiled
+        if self.dropout and self.training:
+            y = base(x)
+            return cast(Tensor, y + self.delta(nn.functional.dropout(x, self.dropout)).to(y.dtype))
+        if torch.is_grad_enabled() or self.training or torch.compiler.is_compiling():
+            self._cache = None
+            return cast(Tensor, plan.train.graph(x, base, self.training, *self._arguments(plan.train, base)))
+        steps = self._steps(base)
+        return cast(Tensor, plan.token.graph(x, base, False, *self._arguments(plan.token, base, steps)))
+
+    def _steps(self, base: nn.Module | None) -> list[Tensor]:
+        """The step stage, kept until something may have changed it."""
+        stage = self.compiled.step
+        if stage is None:
+            return []
+        if self._cache is None:
+            made = stage.graph(self.like, base, False, *self._arguments(stage, base))
+            self._cache = list(made) if isinstance(made, (tuple, list)) else [made]
+        return self._cache
+
+    def delta(self, x: Tensor) -> Tensor:
+        """y − base(x); only for programs that add to the base's output."""
+        stage = self.compiled.delta
+        if stage is None:
+            raise refuse("E508", f"{self.adapter.name} does not only add to the base's output")
+        return cast(Tensor, stage.graph(x, None, self.training, *self._arguments(stage, None)))
+
+    def penalty(self) -> Tensor | None:
+        """What the program minimises beside the loss, or None."""
+        stage = self.compiled.penalty
+        return None if stage is None else cast(Tensor, stage.graph(self.like, None, self.training,
+                                                                   *self._arguments(stage, None)))
+
+    @property
+    def has_updates(self) -> bool:
+        """Whether the program has ``after backward`` rules."""
+        return bool(self.compiled.method.updates)
+
+    @property
+    def additive(self) -> bool:
+        """Whether y = base(x) + delta(x)."""
+        return self.compiled.additive
+
+    # ------------------------------------------------------------ merging
+
+    def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """W' and bias' with y = W' x + bias', computed in at least float32.
+
+        Raises PadpError E504 with the reason when y is not affine in x.
+        """
+        plan = self.compiled
+        if plan.why_not_mergeable is not None:
+            raise refuse("E504", f"{self.adapter.name} cannot be merged: {plan.why_not_mergeable}")
+        wide = torch.promote_types(torch.promote_types(weight.dtype, self.like.dtype), torch.float32)
+        with torch.no_grad():
+            W, b = weight.to(wide), None if bias is None else bias.to(wide)
+            stage = plan.merged
+            if stage is None:
+                return self._merged_by_columns(W, b)
+            arguments = [a.to(wide) if a.is_floating_point() else a
+                         for a in self._arguments(stage, None, weight=W, bias=b)]
+            made = stage.graph(self.like, None, False, *arguments)
+            if isinstance(made, Tensor):
+                return made, b
+            return made[0], made[1]
+
+    def _merged_by_columns(self, W: Tensor, b: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """W' by applying the plan to the identity: for programs whose matrix has no expression."""
+        base = _Plain(W, b)
+        stage = self.compiled.train
+        arguments = [a.to(W.dtype) if a.is_floating_point() else a
+                     for a in self._arguments(stage, base, weight=W, bias=b)]
+        n = W.shape[1]
+        zero = stage.graph(W.new_zeros(n), base, False, *arguments)
+        columns = stage.graph(torch.eye(n, dtype=W.dtype, device=W.device), base, False, *arguments)
+        constant = None if b is None and not bool(zero.abs().max() > 0) else zero
+        return (columns - zero).mT, constant
+
+    # ------------------------------------------------------------ the meaning
+
+    def reference(self, x: Tensor, base: nn.Module) -> Tensor:
+        """The program read literally, dense, in the precision of its tensors."""
+        return self._reference(weight_of(base).detach(), cast("Tensor | None", base.bias)).forward(x)
+
+    def _reference(self, weight: Weights, bias: Tensor | None) -> Reference:
+        tensors: dict[str, Tensor] = dict(weight) if isinstance(weight, Mapping) else \
+            {} if weight is None else {"W": weight}
+        if bias is not None:
+            tensors["bias"] = bias
+        for name, p in self.compiled.parameters.items():
+            value = cast(Tensor, getattr(self, self.names[name]))
+            for axis, size in enumerate(p.stored):
+                value = value.narrow(axis, 0, int(size))
+            tensors[name] = value
+        hyper = {**self.hyper, **self.knobs}
+        return Reference(self.compiled.method, self.sizes, hyper, tensors)
+
+    # ------------------------------------------------------------ attention
+
+    @property
+    def joint(self) -> bool:
+        """Whether an attention program changes Q and K together."""
+        from padp.compiler.attention import is_joint
+
+        return self.compiled.method.site == "attention" and is_joint(self.compiled)
+
+    def head_maps(self) -> dict[str, HeadMap]:
+        """For an attention site: the map of every head, by role."""
+        from padp.compiler.attention import head_maps
+
+        return head_maps(self)
+
+    # ------------------------------------------------------------ keeping the cache honest
+
+    def drop_cache(self) -> None:
+        """Forget the kept step stage."""
+        self._cache = None
+
+    def set_knob(self, name: str, value: float) -> None:
+        """Give a knob a new value."""
+        if name not in self.knobs:
+            raise refuse("E510", f"{self.adapter.name} has no knob called {name}",
+                         suggestion=f"there are: {', '.join(self.knobs) or 'none'}")
+        self.knobs[name] = float(value)
+        self._cache = None
+
+    def train(self, mode: bool = True) -> AdapterModule:
+        self._cache = None
+        return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> AdapterModule:
+        self._cache = None
+        return cast(AdapterModule, super()._apply(fn, recurse))
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._cache = None
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> AdapterModule:
+        """A copy with tensors of its own; the compiled graphs hold no state and stay shared."""
+        from copy import deepcopy
+
+        twin = cast(AdapterModule, AdapterModule.__new__(AdapterModule))
+        memo[id(self)] = twin
+        for key, value in self.__dict__.items():
+            twin.__dict__[key] = value if key in ("adapter", "compiled", "names") else None if key == "_cache" \
+                else deepcopy(value, memo)
+        return twin
+
+    # ------------------------------------------------------------ looking inside
+
+    @property
+    def tensors(self) -> Tensors:
+        """The declared tensors by symbol (``"λ"``) or by ASCII name (``"lambda_"``)."""
+        return Tensors(self)
+
+    @property
+    def graph(self) -> fx.GraphModule:
+        """The torch.fx graph of a training step."""
+        return self.compiled.train.graph
+
+    @property
+    def code(self) -> str:
+        """The training step as readable torch code, with the source line above each statement."""
+        return printed(self.compiled.train)
+
+    @property
+    def plan(self) -> Plan:
+        """The chosen operations with their costs."""
+        return plan_of(self.compiled)
+
+    def extra_repr(self) -> str:
+        hyper = ", ".join(f"{k}={v}" for k, v in {**self.hyper, **self.knobs}.items())
+        variant = f", variant={self.variant}" if self.variant else ""
+        return f"{self.adapter.name}({hyper}){variant}"
+
+
+class _Plain(nn.Module):
+    """A linear layer around given tensors, for merging."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("bias", bias, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, cast(Tensor, self.weight), cast("Tensor | None", self.bias))
+
+
+def _node(p: Learned) -> Any:
+    assert p.start.node is not None
+    return p.start.node
+
+
+def _shaped(value: Tensor, p: Learned) -> Tensor:
+    return value.expand(tuple(int(d) for d in p.stored)).clone()
+
+
+def _value(term: Any, hyper: Mapping[str, Any]) -> Any:
+    from padp.compiler.sizes import symbolic
+
+    return symbolic(term, {k: v for k, v in hyper.items() if isinstance(v, (int, float))})
+
+
+def _mixed(seed: int, name: str) -> int:
+    """A seed for one tensor: the same in every process, another one for another name."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:7], "big")
+
+
+def shared_key(adapter: Adapter, variant: str | None, name: str, seed: int, hyper: Mapping[str, Any]) -> str:
+    """What a shared tensor is made from."""
+    return f"{adapter.name}.{variant or ''}.{name}.{seed}.{adapter.hash[:12]}"
+
+
+def initial(start: Start, shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype,
+            device: torch.device) -> Tensor:
+    """A fresh tensor of a named start; random numbers are drawn on the CPU, so a seed means the same everywhere."""
+    if device.type == "meta":
+        return torch.empty(shape, dtype=dtype, device=device)
+    match start.kind:
+        case "zeros":
+            t = torch.zeros(shape, dtype=dtype)
+        case "ones":
+            t = torch.ones(shape, dtype=dtype)
+        case "constant":
+            t = torch.full(shape, float(start.numbers[0]), dtype=dtype)
+        case str(kind):
+            t = kernels.initialise(kind, start.numbers, shape, generator, dtype)
+        case None:
+            raise AssertionError("an expression is not a named start")
+    for wrapper in reversed(start.wrappers):
+        t = kernels.equal_pairs(t) if wrapper == "pairs" else kernels.unit_std(t)
+    return t.to(device)

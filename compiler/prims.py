@@ -1,0 +1,299 @@
+"""The functions that plans are made of: what ``torch`` calls each tensor operation.
+
+    PRIMS[name](*args)      the arguments in the order of ``Low.args``
+
+Functional operations only: nothing is changed in place, so a plan can be differentiated, exported and compiled. Where a
+mixture of precisions can meet (a half-precision base, float32 adapters) the function says who yields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from padp.compiler import kernels
+from padp.compiler.rounds import schedule
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b. Of two precisions the smaller tensor yields, so that a half-precision base weight is never copied."""
+    if a.dtype == b.dtype or torch.is_autocast_enabled(a.device.type):
+        return torch.matmul(a, b)
+    wide = torch.promote_types(a.dtype, b.dtype)
+    if a.numel() >= b.numel():
+        return torch.matmul(a, b.to(a.dtype)).to(wide)
+    return torch.matmul(a.to(b.dtype), b).to(wide)
+
+
+def linear(v: Tensor, m: Tensor) -> Tensor:
+    """Each vector of v times m: v mᵀ."""
+    return F.linear(v, m) if v.dtype == m.dtype else F.linear(v, m.to(v.dtype))
+
+
+def linear_each(v: Tensor, m: Tensor) -> Tensor:
+    """(…, n) and a batch of matrices (b…, m, n) → (…, b…, m): one product for all of them."""
+    flat = m.reshape(-1, m.shape[-1])
+    return linear(v, flat).unflatten(-1, m.shape[:-1])
+
+
+def each(v: Tensor, m: Tensor, axes: int) -> Tensor:
+    """(…, b…, n) and (b…, m, n) → (…, b…, m): the i-th matrix times the i-th vector."""
+    letters = "abcdefgh"[:axes]
+    return torch.einsum(f"...{letters}y,{letters}zy->...{letters}z", v, m.to(v.dtype))
+
+
+def matvec(m: Tensor, v: Tensor) -> Tensor:
+    """m @ v with all leading axes broadcast."""
+    return (m @ v.to(m.dtype)[..., None])[..., 0]
+
+
+def solve(a: Tensor, x: Tensor) -> Tensor:
+    """a⁻¹ x in at least float32."""
+    y = torch.linalg.solve(_wide(a), _wide(x))
+    return y.to(x.dtype)
+
+
+def solve_right(a: Tensor, x: Tensor) -> Tensor:
+    """x a⁻¹ in at least float32."""
+    y = torch.linalg.solve(_wide(a), _wide(x), left=False)
+    return y.to(x.dtype)
+
+
+def solve_vectors(a: Tensor, v: Tensor, axes: int) -> Tensor:
+    """a⁻¹ v for many vectors: a is factored once."""
+    lead = v.shape[: v.dim() - axes - 1]
+    rows = v.reshape(-1, *v.shape[v.dim() - axes - 1:]).movedim(0, -1)  # (b…, n, T)
+    y = torch.linalg.solve(_wide(a), _wide(rows))
+    return y.movedim(-1, 0).reshape(*lead, *v.shape[v.dim() - axes - 1:]).to(v.dtype)
+
+
+def _wide(t: Tensor) -> Tensor:
+    return t.float() if t.dtype in _HALF else t
+
+
+def sumsq(a: Tensor, axis: str, rank: int) -> Tensor:
+    """Sums of squares a row, a column or of all entries of an item."""
+    dims = {"row": (-1,), "col": (-2,), "all": tuple(range(-rank, 0))}[axis]
+    return _wide(a).square().sum(dims).to(a.dtype)
+
+
+def rowdot(a: Tensor, b: Tensor) -> Tensor:
+    """⟨row of a, row of b⟩ for each row."""
+    return (a * b).sum(-1)
+
+
+def wy(gram: Tensor, scaled: Tensor, reverse: bool) -> Tensor:
+    """(I − T)⁻¹ scaled, T the strict lower (``reverse``: upper) triangle of ``gram``: a triangular solve."""
+    triangle = torch.triu(gram, 1) if reverse else torch.tril(gram, -1)
+    eye = torch.eye(gram.shape[-1], dtype=_wide(gram).dtype, device=gram.device)
+    out = torch.linalg.solve_triangular(eye - _wide(triangle), _wide(scaled), upper=reverse, unitriangular=True)
+    return out.to(scaled.dtype)
+
+
+def put(tensors: Sequence[Tensor], rank: int) -> Tensor:
+    """A copy with one entry set, by a mask, so that it can be differentiated and batched."""
+    base, value, row, *rest = tensors
+    if rank == 1:
+        hit = torch.arange(base.shape[-1], device=base.device) == row[..., None]
+        return torch.where(hit, value[..., None].to(base.dtype), base)
+    col = rest[0]
+    hit_row = torch.arange(base.shape[-2], device=base.device) == row[..., None]
+    hit_col = torch.arange(base.shape[-1], device=base.device) == col[..., None]
+    return torch.where(hit_row[..., :, None] & hit_col[..., None, :], value[..., None, None].to(base.dtype), base)
+
+
+def reshape_tail(t: Tensor, axes: int, dims: Sequence[int]) -> Tensor:
+    """The last ``axes`` axes become ``dims``, row-major."""
+    return t.reshape(*t.shape[: t.dim() - axes], *dims)
+
+
+def expand(t: Tensor, shape: Sequence[int]) -> Tensor:
+    """Axes of size 1 (and missing ones in front) repeated to ``shape``; axes before those stay."""
+    lead = t.shape[: max(0, t.dim() - len(shape))]
+    return t.expand(*lead, *shape)
+
+
+def slice_step(t: Tensor, axis: int, start: int, stop: int, step: int) -> Tensor:
+    """Every ``step``-th from start to stop."""
+    index = (..., slice(start, stop, step)) + (slice(None),) * (-axis - 1)
+    return t[index]
+
+
+def cat(parts: Sequence[Tensor], axis: int) -> Tensor:
+    """End to end along an axis from the end; leading axes are broadcast."""
+    dtype = parts[0].dtype
+    for p in parts[1:]:
+        dtype = torch.promote_types(dtype, p.dtype)
+    lead = torch.broadcast_shapes(*(p.shape[:-2] if axis == -2 else p.shape[:-1] for p in parts))
+    tail = 2 if axis == -2 else 1
+    return torch.cat([p.to(dtype).expand(*lead, *p.shape[-tail:]) for p in parts], axis)
+
+
+def interleave(parts: Sequence[Tensor], along: int) -> Tensor:
+    """a₀ b₀ a₁ b₁ … along an axis counted from the end."""
+    return torch.stack(torch.broadcast_tensors(*parts), -along).flatten(-along - 1, -along)
+
+
+def circulant_apply(c: Tensor, v: Tensor, transposed: bool) -> Tensor:
+    """circulant(c) v by FFT; transposed: circulant(c)ᵀ v."""
+    n = v.shape[-1]
+    spectrum = torch.fft.rfft(_wide(c))
+    if transposed:
+        spectrum = spectrum.conj()
+    wide = _wide(v)
+    out = torch.fft.irfft(spectrum * torch.fft.rfft(wide.to(torch.promote_types(wide.dtype, _wide(c).dtype))), n=n)
+    return out.to(v.dtype)
+
+
+def sparse_apply(c: Tensor, places: Tensor, v: Tensor, size: int, transposed: bool) -> Tensor:
+    """S v with S = c at places: gather, scale, add up."""
+    rows, cols = places[:, 0], places[:, 1]
+    if transposed:
+        rows, cols = cols, rows
+    picked = v.index_select(-1, cols) * c
+    return picked.new_zeros(*v.shape[:-1], size).index_add(-1, rows, picked)
+
+
+def dropout(t: Tensor, p: float, training: bool) -> Tensor:
+    return F.dropout(t, p, training)
+
+
+def dot(u: Tensor, v: Tensor) -> Tensor:
+    return (u * v).sum(-1)
+
+
+def addcmul(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """a + b ⊙ c."""
+    return a + b * c
+
+
+def call_base(base: nn.Module, v: Tensor, x: Tensor) -> Tensor:
+    """The base layer's own forward, in the precision of the model."""
+    out: Tensor = base(v.to(x.dtype))
+    return out
+
+
+def call_base_without_bias(base: nn.Module, v: Tensor, x: Tensor) -> Tensor:
+    """W v: a plain linear layer without its bias, any other layer's output minus its bias."""
+    v = v.to(x.dtype)
+    if type(base) is nn.Linear and not (base._forward_hooks or base._forward_pre_hooks):
+        return F.linear(v, base.weight)
+    bias = base.bias
+    out: Tensor = base(v)
+    return out - bias if isinstance(bias, Tensor) else out
+
+
+def to_compute(x: Tensor, like: Tensor) -> Tensor:
+    """x in the precision of the adapter."""
+    return x.to(like.dtype)
+
+
+def from_compute(y: Tensor, like: Tensor) -> Tensor:
+    """y in the precision of ``like``."""
+    return y.to(like.dtype)
+
+
+def full(shape: Sequence[int], value: float, like: Tensor) -> Tensor:
+    return torch.full(tuple(shape), value, dtype=like.dtype, device=like.device)
+
+
+def eye(n: int, like: Tensor) -> Tensor:
+    return torch.eye(n, dtype=like.dtype, device=like.device)
+
+
+def iota(count: int, step: int, first: int) -> Tensor:
+    return first + step * torch.arange(count)
+
+
+@lru_cache(maxsize=256)
+def _round(op: str, attrs: tuple[Any, ...], columns: tuple[int, int], k: int, n: int
+           ) -> tuple[Tensor, Tensor, Tensor]:
+    rows = kernels.index_rows(op, attrs)
+    members = schedule(op, attrs, *columns, n)[k]
+    i = torch.tensor([rows[t][columns[0]] for t in members])
+    j = torch.tensor([rows[t][columns[1]] for t in members])
+    return torch.tensor(members), i, j
+
+
+def partner(op: str, attrs: tuple[Any, ...], columns: tuple[int, int], k: int, n: int) -> Tensor:
+    """For each coordinate the one it is rotated with in round k (itself when none)."""
+    _, i, j = _round(op, attrs, columns, k, n)
+    out = torch.arange(n)
+    out[i], out[j] = j, i
+    return out
+
+
+def spread_entries(first: Tensor, second: Tensor, op: str, attrs: tuple[Any, ...], columns: tuple[int, int], k: int,
+                   n: int, default: int) -> Tensor:
+    """A vector with ``first`` at the i's, ``second`` at the j's of round k and ``default`` elsewhere."""
+    members, i, j = (t.to(first.device) for t in _round(op, attrs, columns, k, n))
+    values = torch.cat([first.index_select(0, members), second.index_select(0, members)])
+    base = torch.full((n,), default, dtype=first.dtype, device=first.device)
+    return base.scatter(0, torch.cat([i, j]), values)
+
+
+def real_part(e: Tensor) -> Tensor:
+    return torch.real(e) if e.is_complex() else e
+
+
+def imag_part(e: Tensor) -> Tensor:
+    return torch.imag(e) if e.is_complex() else torch.zeros_like(e)
+
+
+def grouped(t: Tensor, heads: int, rank: int) -> Tensor:
+    return kernels.grouped(t, heads, rank)
+
+
+def _identity(t: Tensor) -> Tensor:
+    return t
+
+
+def _maximum(a: Tensor, b: Tensor) -> Tensor:
+    return torch.maximum(a, b.to(a.dtype))
+
+
+def _minimum(a: Tensor, b: Tensor) -> Tensor:
+    return torch.minimum(a, b.to(a.dtype))
+
+
+PRIMS: dict[str, Callable[..., Any]] = {
+    "neg": torch.neg, "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "pow": torch.pow,
+    "reciprocal": torch.reciprocal, "rdiv": lambda s, t: s / t, "matmul": matmul, "mv": matmul, "linear": linear,
+    "linear_each": linear_each, "each": each, "matvec": matvec, "solve": solve, "solve_right": solve_right,
+    "solve_vectors": solve_vectors, "sumsq": sumsq, "rowdot": rowdot, "dot": dot, "wy": wy, "put": put,
+    "sum": torch.sum, "mean": torch.mean, "amax": torch.amax, "amin": torch.amin, "addcmul": addcmul,
+    "index_select": torch.index_select, "argsort": torch.argsort, "cat": cat, "interleave": interleave,
+    "circulant_apply": circulant_apply, "sparse_apply": sparse_apply, "detach": torch.detach, "dropout": dropout,
+    "spread_entries": spread_entries, "full": full, "eye": eye,
+    "mT": torch.adjoint, "narrow": torch.narrow, "unsqueeze": torch.unsqueeze, "movedim": torch.movedim,
+    "select": torch.select, "expand": expand, "slice_step": slice_step, "flatten": torch.flatten,
+    "reshape_tail": reshape_tail,
+    "getitem": lambda t, k: t[k],
+    "base": call_base, "base_without_bias": call_base_without_bias,
+    "i:iota": iota, "i:partner": partner,
+    **{f"i:{n}": getattr(kernels, n) for n in ("tree", "band", "sample", "pairs", "halves", "neighbours", "arange",
+                                               "butterfly", "largest", "argtop")},
+    **{f"f:{n}": f for n, f in kernels.POINTWISE.items()},
+    "k:maximum": _maximum, "k:minimum": _minimum, "k:Re": real_part, "k:Im": imag_part,
+    "k:orthonormal": kernels.orthonormal_rows, "k:special_orthogonal": kernels.special_orthogonal,
+    **{f"k:{n}": getattr(kernels, n) for n in (
+        "skew", "diag", "diagonal", "blkdiag", "blkdiag_of", "kron", "kron_vectors", "circulant", "scatter", "tril",
+        "triu", "stril", "striu", "vec", "blocks", "assemble", "tile", "repeat", "grouped", "svd", "qr", "inverse",
+        "expm", "trace", "fft", "ifft", "fft2", "ifft2", "softmax", "topk", "clamp")},
+    "k:perm": lambda index: torch.eye(index.shape[-1], device=index.device).index_select(0, index),
+}  # fmt: skip
+"""Every operation by name. ``k:`` is an operator's dense meaning, ``f:`` an entry-wise function, ``i:`` an index set."""
+
+ALIASES = ("as_is", "as_rows", "from_rows")
+"""Operations that only change how a tensor is read."""
+
+NEEDS_LIKE = ("full", "eye")
+"""Operations that make a tensor from numbers: they take a tensor whose precision and device to use."""
+

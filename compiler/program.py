@@ -1,0 +1,65 @@
+"""From a path, a name of the library or program text to a source, its tree and its variants."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.resources import files
+from os import PathLike, fspath
+from pathlib import Path
+
+from padp.dsl import syntax
+from padp.dsl.diagnostics import refuse
+from padp.dsl.parse import parse
+from padp.dsl.source import Source
+
+
+def library() -> tuple[str, ...]:
+    """The names of the standard library's adapters."""
+    names = (f.name for f in files("padp.stdlib").iterdir())
+    return tuple(sorted(n[:-5] for n in names if n.endswith(".padp") and n != "prelude.padp"))
+
+
+def load(program: str | PathLike[str]) -> Source:
+    """The source of a path, of a name of the library ("oft"), or of program text (anything with a line break or ``←``).
+
+    Raises PadpError E510 when it is none of these, naming near names.
+    """
+    if not isinstance(program, str):
+        return _read(Path(fspath(program)))
+    if "\n" in program or "←" in program or "<-" in program:
+        return Source.of(program)
+    if program in library():
+        entry = files("padp.stdlib") / f"{program}.padp"
+        return Source.of(entry.read_text(encoding="utf-8"), f"{program}.padp")
+    path = Path(program)
+    if path.exists():
+        return _read(path)
+    from difflib import get_close_matches
+
+    near = get_close_matches(program.lower().removesuffix(".padp"), library(), 3)
+    raise refuse("E510", f"{program!r} is no file, no adapter of the library and no program text",
+                 suggestion=" or ".join(near) if near else f"one of {', '.join(library())}")
+
+
+def _read(path: Path) -> Source:
+    try:
+        return Source.of(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise refuse("E102", f"{path} is not UTF-8 text (byte {error.start})",
+                     suggestion="save the file as UTF-8") from None
+    except OSError as error:
+        raise refuse("E510", f"{path} cannot be read: {error.strerror}") from None
+
+
+@lru_cache(maxsize=256)
+def tree(source: Source) -> syntax.Program:
+    """The syntax tree of a source."""
+    return parse(source)
+
+
+def title(program: syntax.Program) -> str:
+    """The first comment of a file that stands on a line of its own, without what is set off to its right."""
+    for statement in program.body:
+        if isinstance(statement, syntax.Remark):
+            return statement.text.strip(" ─-").split("  ")[0].strip()
+    return program.header.name if program.header else ""

@@ -1,0 +1,670 @@
+"""The normal form: sums of chains, common factors out, transposes and detaches at the leaves.
+
+    simplify(g, node) -> node of the same meaning
+
+Each rule is one function whose docstring is its equation; ``tests/compiler/test_rules.py`` checks both sides of every one
+in float64. The rules of the singular value decomposition are here too: what is left of an SVD is W minus its top part, so
+no rule ever has to build it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import sympy as sp
+
+from padp.compiler import build as b
+from padp.compiler.dims import lower, same
+from padp.compiler.ir import Graph, Node, Type, walk
+
+_ELEMENTWISE = ("point", "pow", "div", "mul")
+
+
+class Simplifier:
+    """Rewrites bottom-up; the same node is rewritten once."""
+
+    def __init__(self, g: Graph) -> None:
+        self.g = g
+        self._done: dict[int, Node] = {}
+        self._kept: list[Node] = []  # ids stay valid while their nodes are alive
+
+    def __call__(self, root: Node) -> Node:
+        for node in walk(root):
+            if id(node) in self._done:
+                continue
+            self.g.span = node.span
+            args = tuple(self._done[id(a)] for a in node.args)
+            self._done[id(node)] = self.make(node, args)
+            self._kept.append(node)
+        return self._done[id(root)]
+
+    def make(self, node: Node, args: tuple[Node, ...]) -> Node:
+        """``node`` over simplified arguments, rewritten."""
+        if node.type.kind == "unknown":
+            return self.g.node(node.op, args, node.attrs, node.type)
+        rule = _RULES.get(node.op)
+        if rule is not None:
+            return rule(self, node, args)
+        return node if args == node.args else self.g.node(node.op, args, node.attrs, node.type)
+
+    # ------------------------------------------------------------ sums
+
+    def add(self, terms: Sequence[Node], type_: Type) -> Node:
+        """a + 0 = a;  c a + d a = (c + d) a;  A M B + A N B = A (M + N) B;  W u + W v = W (u + v)."""
+        flat: list[tuple[Any, Node]] = []
+        for term in terms:
+            self._spread(1, term, flat)
+        merged: list[tuple[Any, Node]] = []
+        for c, node in flat:
+            for k, (d, other) in enumerate(merged):
+                if other is node:
+                    merged[k] = (lower(sp.expand(d + c)) if isinstance(d + c, sp.Expr) else d + c, other)
+                    break
+            else:
+                merged.append((c, node))
+        merged = [(c, n) for c, n in merged if c != 0 and not b.is_zero(n)]
+        merged = self._factor(merged)
+        if not merged:
+            return b.zeros(self.g, type_)
+        nodes = [n if c == 1 else self.scale(self.g.const(c), n) for c, n in merged]
+        return nodes[0] if len(nodes) == 1 else b.add(self.g, *nodes)
+
+    def _spread(self, c: Any, node: Node, into: list[tuple[Any, Node]]) -> None:
+        if node.op == "add":
+            for a in node.args:
+                self._spread(c, a, into)
+        elif node.op == "scale" and node.args[0].op == "const":
+            self._spread(c * node.args[0].value, node.args[1], into)
+        elif node.op == "const":
+            into.append((c * node.value, self.g.const(1)))
+        else:
+            into.append((c, node))
+
+    def _factor(self, terms: list[tuple[Any, Node]]) -> list[tuple[Any, Node]]:
+        """A M B + A N B = A (M + N) B, and the same for a common left factor W alone."""
+        for x in range(len(terms)):
+            for y in range(x + 1, len(terms)):
+                c, p = terms[x]
+                d, q = terms[y]
+                if p.op != "prod" or q.op != "prod" or p.args[0] is not q.args[0]:
+                    continue
+                both = p.args[-1] is q.args[-1]
+                if not both and p.args[0].op != "weight":
+                    continue
+                end = -1 if both else None
+                left = self._middle(p.args[1:end], p.args[0].type.item[1], p)
+                right = self._middle(q.args[1:end], p.args[0].type.item[1], q)
+                if left.type.rank != right.type.rank or not b.fits(left.type.item, right.type.item):
+                    continue
+                inner = self.add([self.scale(self.g.const(c), left), self.scale(self.g.const(d), right)], left.type)
+                tail = (p.args[-1],) if both else ()
+                whole = self.prod((p.args[0], inner, *tail))
+                rest = [t for k, t in enumerate(terms) if k not in (x, y)]
+                out: list[tuple[Any, Node]] = []
+                self._spread(1, whole, out)
+                return self._factor([*rest[:x], *out, *rest[x:]])
+        return terms
+
+    def _middle(self, factors: Sequence[Node], size: Any, like: Node) -> Node:
+        return self.prod(tuple(factors)) if factors else b.eye(self.g, size)
+
+    def scale(self, s: Node, a: Node) -> Node:
+        """1 a = a;  0 a = 0;  s (t a) = (s t) a;  s (diag v) = diag (s v) for a number s."""
+        if b.is_zero(a):
+            return a
+        if s.op == "const":
+            if s.value == 1:
+                return a
+            if s.value == 0:
+                return b.zeros(self.g, a.type)
+            if a.op == "const":
+                return self.g.const(lower(s.value * a.value))
+            if a.op == "scale" and a.args[0].op == "const":
+                return self.scale(self.g.const(lower(s.value * a.args[0].value)), a.args[1])
+            if a.op == "full":
+                return b.full(self.g, lower(s.value * a.attrs[0]), a.type)
+            if a.op == "add":
+                return self.add([self.scale(s, x) for x in a.args], a.type)
+        elif a.op == "scale" and a.args[0].op == "const":
+            return self.scale(a.args[0], self.scale(s, a.args[1]))
+        elif s.op == "scale" and s.args[0].op == "const":
+            return self.scale(s.args[0], self.scale(s.args[1], a))
+        elif s.op == "div" and s.args[0].op == "const" and s.args[0].value != 1:
+            return self.scale(s.args[0], self.scale(b.div(self.g, self.g.const(1), s.args[1]), a))
+        if a.op == "const":
+            return self.scale(a, s) if a.value != 1 else s
+        return b.scale(self.g, s, a)
+
+    # ------------------------------------------------------------ products
+
+    def prod(self, factors: tuple[Node, ...]) -> Node:
+        """I A = A;  A 0 = 0;  A (s B) = s (A B);  diag(u) diag(v) = diag(u ⊙ v);  diag(v) x = v ⊙ x;  A A⁻¹ = I."""
+        if len(factors) == 1:
+            return factors[0]
+        result = b.prod(self.g, *factors)
+        scalars: list[Node] = []
+        flat: list[Node] = []
+        for f in factors:
+            while f.op == "scale" and f.type.family == f.args[1].type.family and f.type.loops == f.args[1].type.loops \
+                    or f.op == "scale" and f.args[0].op != "const" and f.args[1].type.rank:
+                scalars.append(f.args[0])
+                f = f.args[1]
+            flat.extend(f.args if f.op == "prod" else (f,))
+        if any(b.is_zero(f) for f in flat):
+            return b.zeros(self.g, result.type)
+        flat = self._neighbours(flat)
+        for rule in (self._whole_svd, self._push_diag, self._cut):
+            found = rule(flat)
+            if found is not None:
+                node = self.prod(tuple(found))
+                return self._scaled(scalars, node)
+        node = flat[0] if len(flat) == 1 else b.prod(self.g, *flat)
+        return self._scaled(scalars, node)
+
+    def _scaled(self, scalars: Sequence[Node], node: Node) -> Node:
+        for s in reversed(scalars):
+            node = self.scale(s, node)
+        return node
+
+    def _neighbours(self, flat: list[Node]) -> list[Node]:
+        out: list[Node] = []
+        for f in flat:
+            out.append(f)
+            while len(out) > 1:
+                x, y = out[-2], out[-1]
+                joined = self._pair(x, y)
+                if joined is None:
+                    break
+                out[-2:] = list(joined.args) if joined.op == "prod" else [joined]
+        return out
+
+    def _pair(self, x: Node, y: Node) -> Node | None:
+        """Two neighbours that are one factor."""
+        if x.op == "eye":
+            return y
+        if y.op == "eye":
+            return x
+        if x.op == "diag" and y.op == "diag":
+            return self.diag(self.mul(x.args[0], y.args[0]))
+        if x.op == "diag" and y.type.rank == 1:
+            return self.mul(x.args[0], y)
+        if (x.op == "inv" and x.args[0] is y) or (y.op == "inv" and y.args[0] is x):
+            return b.eye(self.g, x.type.item[0])
+        if x.op == "blkdiag" and y.op == "blkdiag" and b.fits(x.args[0].type.family, y.args[0].type.family):
+            if same(x.args[0].type.item[1], y.args[0].type.item[0]):
+                return b.blkdiag(self.g, self.prod((x.args[0], y.args[0])))
+        if (x.op == "t" and x.args[0] is y or y.op == "t" and y.args[0] is x) and y.type.rank == 2:
+            inner = y if x.op == "t" else x
+            if inner.op == "perm" or (inner.op == "orthonormal" and y.op == "t"):  # R Rᵀ = I for orthonormal rows
+                return b.eye(self.g, x.type.item[0])
+        return None
+
+    def mul(self, a: Node, c: Node) -> Node:
+        """1 ⊙ a = a;  0 ⊙ a = 0;  (s a) ⊙ c = s (a ⊙ c);  I ⊙ A is left alone."""
+        if a.op == "full" and a.attrs[0] == 1:
+            return c
+        if c.op == "full" and c.attrs[0] == 1:
+            return a
+        if b.is_zero(a) or b.is_zero(c):
+            return b.zeros(self.g, b.mul(self.g, a, c).type)
+        for x, y in ((a, c), (c, a)):
+            if x.op == "scale" and x.args[0].op == "const":
+                return self.scale(x.args[0], self.mul(x.args[1], y) if x is a else self.mul(y, x.args[1]))
+            if x.op == "div" and x.args[0].op == "const" and x.args[0].value == 1 and x.args[1] is y:
+                return b.full(self.g, 1, y.type)
+        return b.mul(self.g, a, c)
+
+    def diag(self, v: Node) -> Node:
+        """diag(1) = I;  diag(0) = 0."""
+        if v.op == "full":
+            n = v.type.item[0]
+            if v.attrs[0] == 1 and not v.type.batch:
+                return b.eye(self.g, n)
+            if v.attrs[0] == 0:
+                return b.zeros(self.g, v.type.with_item((n, n)))
+        return b.diag(self.g, v)
+
+    # ------------------------------------------------------------ singular value decompositions
+
+    def _whole_svd(self, flat: list[Node]) -> list[Node] | None:
+        """U diag(Σ) Vᵀ = W;  U_{:,k:} diag(Σ_{k:}) Vᵀ_{k:,:} = W − U_{:,:k} diag(Σ_{:k}) Vᵀ_{:k,:}."""
+        for k in range(len(flat) - 2):
+            u, d, v = flat[k:k + 3]
+            if d.op != "diag":
+                continue
+            found = [_svd_part(u, 0), _svd_part(d.args[0], 1), _svd_part(v, 2)]
+            if any(f is None for f in found):
+                continue
+            (svd, low, high), second, third = found[0], found[1], found[2]  # type: ignore[misc]
+            if (svd, low, high) != second or second != third:
+                continue
+            m, n = svd.args[0].type.item
+            q = svd.attrs[0]
+            if not same(q, lower(sp.Min(m, n))) or not same(high, q):
+                continue
+            matrix = svd.args[0]
+            if same(low, 0):
+                return [*flat[:k], matrix, *flat[k + 3:]]
+            head = b.prod(self.g, b.slice_(self.g, _whole(u), -1, 0, low),
+                          b.diag(self.g, b.slice_(self.g, _whole(d.args[0]), -1, 0, low)),
+                          b.slice_(self.g, _whole(v), -2, 0, low))
+            rest = self.add([matrix, self.scale(self.g.const(-1), head)], matrix.type)
+            return [*flat[:k], rest, *flat[k + 3:]]
+        return None
+
+    def _push_diag(self, flat: list[Node]) -> list[Node] | None:
+        """diag(d) [C; D] = [diag(d₁) C; diag(d₂) D];  [A, B] diag(d) = [A diag(d₁), B diag(d₂)]."""
+        for k in range(len(flat) - 1):
+            x, y = flat[k], flat[k + 1]
+            if x.op == "diag" and y.op == "cat" and y.attrs[0] == 2 and y.type.rank == 2:
+                parts = [self.prod((self.diag(d), c)) for d, c in zip(
+                    self._cuts(x.args[0], 1, [p.type.item[0] for p in y.args]), y.args, strict=True)]
+                return [*flat[:k], b.cat(self.g, parts, 2), *flat[k + 2:]]
+            if y.op == "diag" and x.op == "cat" and x.attrs[0] == 1 and x.type.rank == 2:
+                parts = [self.prod((c, self.diag(d))) for d, c in zip(
+                    self._cuts(y.args[0], 1, [p.type.item[1] for p in x.args]), x.args, strict=True)]
+                return [*flat[:k], b.cat(self.g, parts, 1), *flat[k + 2:]]
+        return None
+
+    def _cut(self, flat: list[Node]) -> list[Node] | None:
+        """X [C; D] = X_{:,:k} C + X_{:,k:} D;  [A, B] Y = A Y_{:k} + B Y_{k:};  X diag([a; b]) Y likewise,
+
+        where X or Y comes from a decomposition: there the pieces have rules of their own.
+        """
+        for k in range(len(flat) - 1):
+            x, y = flat[k], flat[k + 1]
+            if x.type.rank != 2 or y.type.rank != 2:
+                continue
+            vertical = y.op == "cat" and y.attrs[0] == 2
+            horizontal = x.op == "cat" and x.attrs[0] == 1
+            if (vertical and (horizontal or _decomposed(x))) or (horizontal and _decomposed(y)):
+                sizes = [p.type.item[0] for p in y.args] if vertical else [p.type.item[1] for p in x.args]
+                terms = [self.prod((p, q)) for p, q in zip(
+                    self._cuts(x, 1, sizes), self._cuts(y, 2, sizes), strict=True)]
+                return [*flat[:k], self.add(terms, b.prod(self.g, x, y).type), *flat[k + 2:]]
+        for k in range(1, len(flat) - 1):
+            x, d, y = flat[k - 1:k + 2]
+            if d.op == "diag" and d.args[0].op == "cat" and x.type.rank == 2 and y.type.rank == 2 \
+                    and (_decomposed(x) or _decomposed(y)):
+                sizes = [p.type.item[0] for p in d.args[0].args]
+                terms = [self.prod((p, self.diag(e), q)) for p, e, q in zip(
+                    self._cuts(x, 1, sizes), d.args[0].args, self._cuts(y, 2, sizes), strict=True)]
+                return [*flat[:k - 1], self.add(terms, b.prod(self.g, x, d, y).type), *flat[k + 2:]]
+        return None
+
+    def _cuts(self, node: Node, axis: int, sizes: Sequence[Any]) -> list[Node]:
+        """``node`` cut along an axis (counted from the end) into pieces of these sizes."""
+        pieces, at = [], 0
+        for size in sizes:
+            pieces.append(self.slice(node, -axis, at, lower(at + size), 1))
+            at = lower(at + size)
+        return pieces
+
+    def slice(self, a: Node, axis: int, start: Any, stop: Any, step: Any) -> Node:
+        """[A; B]_{:k} = A;  (A B)_{:k} = A_{:k} B;  a slice of a slice is a slice."""
+        if step == 1:
+            if a.op == "cat" and a.attrs[0] == -axis:
+                at: Any = 0
+                chosen: list[Node] = []
+                for p in a.args:
+                    size = p.type.item[p.type.rank + axis]
+                    if same(at, start) or chosen:
+                        chosen.append(p)
+                    at = lower(at + size)
+                    if chosen and same(at, stop):
+                        return b.cat(self.g, chosen, -axis)
+            if a.op == "slice" and a.attrs[0] == axis and a.attrs[3] == 1:
+                first = a.attrs[1]
+                return b.slice_(self.g, a.args[0], axis, lower(first + start), lower(first + stop))
+            if a.op == "prod" and a.type.rank == 2 and not a.type.batch:
+                if axis == -2:
+                    return self.prod((self.slice(a.args[0], -2, start, stop, 1), *a.args[1:]))
+                if axis == -1:
+                    return self.prod((*a.args[:-1], self.slice(a.args[-1], -1, start, stop, 1)))
+        if a.op == "full":
+            return b.full(self.g, a.attrs[0], b.slice_(self.g, a, axis, start, stop, step).type)
+        return b.slice_(self.g, a, axis, start, stop, step)
+
+    # ------------------------------------------------------------ transposes, inverses, detach
+
+    def t(self, a: Node) -> Node:
+        """(A B)ᵀ = Bᵀ Aᵀ;  (A + B)ᵀ = Aᵀ + Bᵀ;  diag(v)ᵀ = diag(v);  skew(v)ᵀ = −skew(v);  (A⁻¹)ᵀ = (Aᵀ)⁻¹;  …"""
+        g = self.g
+        if a.type.rank != 2:
+            return b.t(g, a)
+        match a.op:
+            case "eye" | "diag":
+                return a
+            case "t" if a.args[0].type.rank == 2:
+                return a.args[0]
+            case "full":
+                return b.full(g, a.attrs[0], a.type.with_item((a.type.item[1], a.type.item[0])))
+            case "prod":
+                return self.prod(tuple(self.t(f) for f in reversed(a.args)))
+            case "add":
+                return self.add([self.t(x) for x in a.args], b.t(g, a).type)
+            case "scale":
+                return self.scale(a.args[0], self.t(a.args[1]))
+            case "mul":
+                return self.mul(self.t(a.args[0]), self.t(a.args[1]))
+            case "skew":
+                return self.scale(g.const(-1), a)
+            case "inv":
+                return self.inv(self.t(a.args[0]))
+            case "blkdiag":
+                return b.blkdiag(g, self.t(a.args[0]))
+            case "outer":
+                return b.outer(g, a.args[1], a.args[0])
+            case "cat":
+                return b.cat(g, [self.t(p) for p in a.args], 3 - a.attrs[0])
+            case "slice" if a.attrs[0] in (-1, -2) and a.args[0].type.rank == 2:
+                axis, start, stop, step = a.attrs
+                return self.slice(self.t(a.args[0]), -3 - axis, start, stop, step)
+            case "fold":
+                axis, side = a.attrs
+                return b.fold(g, self.t(a.args[0]), self.t(a.args[1]), axis, "right" if side == "left" else "left")
+            case "put" if len(a.args) == 4:
+                base, value, row, col = a.args
+                return b.put(g, self.t(base), value, col, row)
+            case "sumloop":
+                return b.sumloop(g, self.t(a.args[0]), a.attrs[0])
+            case "kron":
+                return g.node("kron", (self.t(a.args[0]), self.t(a.args[1])), (), b.t(g, a).type)
+            case "detach":
+                return self.detach(self.t(a.args[0]))
+            case _:
+                return b.t(g, a)
+
+    def inv(self, a: Node) -> Node:
+        """I⁻¹ = I;  diag(v)⁻¹ = diag(1/v);  blkdiag(F)⁻¹ = blkdiag(F⁻¹);  (A⁻¹)⁻¹ = A;  (s A)⁻¹ = A⁻¹/s."""
+        g = self.g
+        match a.op:
+            case "eye":
+                return a
+            case "inv":
+                return a.args[0]
+            case "diag":
+                return self.diag(b.div(g, g.const(1), a.args[0]))
+            case "blkdiag" if same(*a.args[0].type.item):
+                return b.blkdiag(g, self.inv(a.args[0]))
+            case "perm":
+                return b.t(g, a)
+            case "scale" if a.args[0].op == "const":
+                return self.scale(g.const(lower(1 / sp.sympify(a.args[0].value))), self.inv(a.args[1]))
+            case _:
+                return b.inv(g, a)
+
+    def detach(self, a: Node) -> Node:
+        """detach f(a, b) = f(detach a, detach b): only leaves are cut, so nothing is recorded for backward."""
+        cache: dict[int, Node] = {}
+        for n in walk(a):
+            if n.op in ("param", "input") and (n.op == "input" or n.attrs[1] == "learned"):
+                cache[id(n)] = self.g.node("detach", (n,), (), n.type)
+            elif n.op == "detach":
+                cache[id(n)] = n
+            else:
+                args = tuple(cache[id(x)] for x in n.args)
+                cache[id(n)] = n if args == n.args else self.g.node(n.op, args, n.attrs, n.type)
+        return cache[id(a)]
+
+    def sumloop(self, a: Node, axis: Any) -> Node:
+        """Σᵢ c a = c Σᵢ a;  Σᵢ cᵢ uᵢ vᵢᵀ = U diag(c) V with uᵢ the columns of U and vᵢ the rows of V."""
+        if a.op == "scale" and axis not in a.args[0].type.loops:
+            return self.scale(a.args[0], self.sumloop(a.args[1], axis))
+        if a.op == "add":
+            return self.add([b.sumloop(self.g, x, axis) if axis not in x.type.loops else self.sumloop(x, axis)
+                             for x in a.args], b.sumloop(self.g, a, axis).type)
+        core, scalar = a, None
+        if a.op == "scale":
+            scalar, core = a.args
+        if core.op == "outer" and a.type.loops == (axis,) and not a.type.family:
+            sparse = self._sparse(core, scalar, axis)
+            if sparse is not None:
+                return sparse
+            columns = b.stack(self.g, core.args[0], axis, "columns")
+            rows = b.stack(self.g, core.args[1], axis, "item")
+            if scalar is None:
+                return self.prod((columns, rows))
+            return self.prod((columns, b.diag(self.g, b.stack(self.g, scalar, axis, "item")), rows))
+        return b.sumloop(self.g, a, axis)
+
+
+    def _sparse(self, core: Node, scalar: Node | None, axis: Any) -> Node | None:
+        """Σ_{(i,j) ∈ Ω} c U_{:,i} V_{j,:} = U scatter(c, Ω) V: no column is gathered."""
+        u, v = core.args
+        if u.op != "take" or v.op != "take" or u.attrs != (1,) or v.attrs != (2,):
+            return None
+        i, j = u.args[1], v.args[1]
+        if not (i.op == j.op == "column" and i.args[0] is j.args[0] and i.attrs[1] == 0 and j.attrs[1] == 1):
+            return None
+        places = i.args[0]
+        if not same(places.type.item[1], 2) or u.args[0].type.rank != 2 or v.args[0].type.rank != 2:
+            return None
+        values = self.g.const(1) if scalar is None else scalar
+        c = self.make(b.stack(self.g, values, axis, "item"), (values,))
+        shape = (u.args[0].type.item[1], v.args[0].type.item[0])
+        middle = self.g.node("scatter", (c, places), shape, Type(shape))
+        return self.prod((u.args[0], middle, v.args[0]))
+
+
+def _decomposed(node: Node) -> bool:
+    """Whether a factor is (a piece of) an output of a decomposition."""
+    while node.op in ("slice", "t"):
+        node = node.args[0]
+    return node.op == "out"
+
+
+def _svd_part(node: Node, output: int) -> tuple[Node, Any, Any] | None:
+    """(svd, start, stop) when node is output ``output`` of an svd, or a slice of it along the triples."""
+    axis = -2 if output == 2 else -1
+    low: Any = 0
+    if node.op == "slice" and node.attrs[0] == axis and node.attrs[3] == 1:
+        low, high = node.attrs[1], node.attrs[2]
+        node = node.args[0]
+    else:
+        high = None
+    if node.op != "out" or node.attrs[0] != output or node.args[0].op != "svd":
+        return None
+    svd = node.args[0]
+    return svd, low, svd.attrs[0] if high is None else high
+
+
+def _whole(node: Node) -> Node:
+    return node.args[0] if node.op == "slice" else node
+
+
+# ---------------------------------------------------------------- which rule for which operator
+
+
+def _div(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
+    """a/1 = a;  0/a = 0;  a/a = 1 for entries that are never 0 is not assumed."""
+    a, c = args
+    if c.op == "const" and c.value == 1:
+        return a
+    if b.is_zero(a) and c.op in ("const", "full"):
+        return b.zeros(s.g, node.type)
+    if a.op == "const" and c.op == "full" and c.attrs[0] != 0:
+        return b.full(s.g, lower(sp.sympify(a.value) / c.attrs[0]), c.type)
+    if a.op == "const" and c.op == "const" and c.value != 0:
+        return s.g.const(lower(sp.sympify(a.value) / c.value))
+    if a is c and c.op == "point" and c.attrs[0] == "sqrt":
+        return b.full(s.g, 1, a.type)
+    return b.div(s.g, a, c)
+
+
+def _pow(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
+    """(√a)² = a;  numbers."""
+    (a,), (exponent,) = args, node.attrs
+    if a.op == "point" and a.attrs[0] == "sqrt" and exponent == 2:
+        return a.args[0]
+    if a.op == "const":
+        return s.g.const(lower(sp.sympify(a.value) ** exponent))
+    if a.op == "full":
+        return b.full(s.g, lower(sp.sympify(a.attrs[0]) ** exponent), a.type)
+    return b.pow_(s.g, a, exponent)
+
+
+_AT: dict[str, Callable[[Any], Any]] = {
+    "cos": sp.cos, "sin": sp.sin, "exp": sp.exp, "sqrt": sp.sqrt, "tanh": sp.tanh, "abs": sp.Abs, "tan": sp.tan,
+    "relu": lambda x: sp.Max(x, 0), "arctan": sp.atan, "sigmoid": lambda x: 1 / (1 + sp.exp(-x)),
+    "silu": lambda x: x / (1 + sp.exp(-x)), "sign": sp.sign,
+}  # fmt: skip
+
+
+def _point(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
+    """f of a tensor of one value is a tensor of one value."""
+    (a,) = args
+    function = node.attrs[0]
+    if a.op in ("full", "const") and function in _AT and isinstance(a.attrs[0], int):
+        value = _AT[function](sp.sympify(a.attrs[0]))
+        if value.is_integer:
+            return b.full(s.g, int(value), a.type) if a.op == "full" else s.g.const(int(value))
+    if function == "sqrt" and a.op == "pow" and a.attrs[0] == 2:
+        return b.point(s.g, "abs", a.args[0])
+    return s.g.node("point", (a,), node.attrs, node.type)
+
+
+def _skew(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
+    """skew(0) = 0."""
+    if b.is_zero(args[0]):
+        return b.zeros(s.g, node.type)
+    return s.g.node("skew", args, (), node.type)
+
+
+def _blkdiag(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
+    """blkdiag(I, …, I) = I;  blkdiag(0, …) = 0."""
+    (f,) = args
+    if f.op == "eye" or (f.op == "spread_eye"):
+        return b.eye(s.g, node.type.item[0])
+    if b.is_zero(f):
+        return b.zeros(s.g, node.type)
+    if not f.type.family:  # a family that became one item for all (I + 0 is just I)
+        return s.g.node("blkdiag", (s.g.node("expand", (f,), (), node.args[0].type),), (), node.type)
+    return b.blkdiag(s.g, f)
+
+
+def _put(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
+    """I with 1 written on its diagonal or 0 beside it is I (i ≠ j for two different columns of an index set)."""
+    base, value = args[0], args[1]
+    if base.op == "eye" and len(args) == 4 and value.op == "const":
+        row, col = args[2], args[3]
+        if (row is col and value.value == 1) or (row is not col and row.op == col.op == "column" and value.value == 0):
+            return base
+    return s.g.node("put", args, node.attrs, node.type)
+
+
+def _fold(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
+    """A chain of identities is where it started."""
+    step, start = args
+    if step.op == "eye":
+        return start
+    return b.fold(s.g, step, start, node.attrs[0], node.attrs[1])
+
+
+def _cat(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
+    """[a_{:k}; a_{k:}] = a."""
+    axis = node.attrs[0]
+    slices = all(p.op == "slice" and p.attrs[0] == -axis and p.attrs[3] == 1 and p.args[0] is args[0].args[0]
+                 for p in args)
+    if slices:
+        whole = args[0].args[0]
+        ends = [0] + [p.attrs[2] for p in args]
+        if all(same(p.attrs[1], e) for p, e in zip(args, ends, strict=False)) and b.fits(whole.type.item,
+                                                                                       node.type.item):
+            return whole
+    return b.cat(s.g, args, axis)
+
+
+def _take(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
+    """An entry of a tensor of one value is that value."""
+    a, index = args
+    if a.op == "full":
+        return b.full(s.g, a.attrs[0], b.take(s.g, a, index, node.attrs[0]).type)
+    if a.op == "take" and index.op == "const" and a.args[1].op == "const":
+        pass
+    return b.take(s.g, a, index, node.attrs[0])
+
+
+def _stack(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
+    """Stacking all slices of a tensor gives the tensor back."""
+    (a,) = args
+    axis, place = node.attrs
+    if a.op == "full":
+        return b.full(s.g, a.attrs[0], node.type)
+    if a.op == "take" and a.args[1].op == "iota" and a.args[1].attrs == (axis, 1, 0) and axis not in a.args[0].type.loops:
+        source, position = a.args[0], a.attrs[0]
+        axes = source.type.family + source.type.item
+        if same(axes[len(axes) - position], axis.size) and source.type.loops == node.type.loops:
+            if b.fits(source.type.item, node.type.item) and b.fits(source.type.family, node.type.family):
+                first = position == len(axes) or (place == "columns" and position == 1)
+                if first and not (place == "columns" and position != 1):
+                    return source
+    if axis not in a.type.loops:
+        a = b.spread(s.g, a, axis)
+    return s.g.node("stack", (a,), node.attrs, node.type)
+
+
+def _view(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
+    """rows(family(M)) = M."""
+    (a,) = args
+    if a.op == "view" and a.args[0].type == node.type:
+        return a.args[0]
+    if a.op == "full":
+        return b.full(s.g, a.attrs[0], node.type)
+    return s.g.node(node.op, args, node.attrs, node.type)
+
+
+def _sumsq(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
+    """‖0‖ = 0;  ‖s a‖² = s² ‖a‖² for a number s."""
+    (a,) = args
+    if b.is_zero(a):
+        return b.zeros(s.g, node.type)
+    if a.op == "scale" and a.args[0].op == "const":
+        return s.scale(s.g.const(lower(a.args[0].value ** 2)), b.sumsq(s.g, a.args[1], node.attrs[0]))
+    return s.g.node("sumsq", (a,), node.attrs, node.type)
+
+
+def _detach(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
+    return s.detach(args[0])
+
+
+def _zero_in_zero_out(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
+    """f(0) = 0 for these."""
+    if args and b.is_zero(args[0]):
+        return b.zeros(s.g, node.type)
+    return s.g.node(node.op, args, node.attrs, node.type)
+
+
+def _kron(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
+    """I ⊗ I = I;  0 ⊗ A = 0."""
+    if any(b.is_zero(a) for a in args):
+        return b.zeros(s.g, node.type)
+    if all(a.op == "eye" for a in args):
+        return b.eye(s.g, node.type.item[0])
+    return s.g.node(node.op, args, node.attrs, node.type)
+
+
+_Rule = Callable[[Simplifier, Node, tuple[Node, ...]], Node]
+_RULES: dict[str, _Rule] = {
+    "add": lambda s, n, a: s.add(a, n.type),
+    "scale": lambda s, n, a: s.scale(*a),
+    "prod": lambda s, n, a: s.prod(a),
+    "mul": lambda s, n, a: s.mul(*a),
+    "diag": lambda s, n, a: s.diag(*a),
+    "t": lambda s, n, a: s.t(*a),
+    "inv": lambda s, n, a: s.inv(*a),
+    "slice": lambda s, n, a: s.slice(a[0], *n.attrs),
+    "sumloop": lambda s, n, a: s.sumloop(a[0], n.attrs[0]),
+    "div": _div, "pow": _pow, "point": _point, "skew": _skew, "blkdiag": _blkdiag, "put": _put, "fold": _fold,
+    "cat": _cat, "take": _take, "stack": _stack, "view": _view, "sumsq": _sumsq, "detach": _detach, "kron": _kron,
+    "lying": lambda s, n, a: a[0], "reshape": _view, "scatter": _zero_in_zero_out, "ifft2": _zero_in_zero_out, "Re": _zero_in_zero_out,
+    "circulant": _zero_in_zero_out, "tile": _zero_in_zero_out, "repeat": _zero_in_zero_out,
+    "outer": _zero_in_zero_out, "reduce": _zero_in_zero_out, "assemble": _zero_in_zero_out, "vec": _zero_in_zero_out,
+}  # fmt: skip
+
+
+def simplify(g: Graph, *roots: Node) -> tuple[Node, ...]:
+    """The normal form of each root; shared parts are rewritten once."""
+    s = Simplifier(g)
+    return tuple(s(r) for r in roots)

@@ -1,0 +1,388 @@
+"""Where adapters sit: the place in a model, the adapters there by name, and which of them are active.
+
+    site   = adapters {name: AdapterModule}, active names in order, enabled or not
+    linear = base (nn.Linear or transformers' Conv1D) → y = adapter(x, base), or base(x) + Σ delta_i(x)
+
+``LinearSite`` takes the place of its base in the model. The sites of hidden states and of attentions stand beside what
+they change: see ``padp/models``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from padp.dsl.diagnostics import refuse
+
+if TYPE_CHECKING:
+    from padp.compiler.module import AdapterModule
+
+# ---------------------------------------------------------------- what a linear layer is
+
+
+def stored_transposed(module: nn.Module) -> bool:
+    """Whether a linear layer keeps its weight as n×m: ``Conv1D`` of transformers, recognised without importing it."""
+    return any(c.__name__ == "Conv1D" and c.__module__ == "transformers.pytorch_utils" for c in type(module).__mro__)
+
+
+def why_not_linear(module: nn.Module) -> str | None:
+    """None when a linear site can take this module, else the reason."""
+    if isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):
+        return "its owner (nn.MultiheadAttention) reads the weight and never calls the layer: an adapter would do nothing"
+    if not (isinstance(module, nn.Linear) or stored_transposed(module)):
+        return f"it is {type(module).__name__}, and a linear site takes nn.Linear or transformers' Conv1D"
+    weight = module.weight
+    if not isinstance(weight, Tensor) or not weight.is_floating_point() or weight.dim() != 2:
+        return f"its weight is not a matrix of floating-point numbers ({type(module).__name__})"
+    if isinstance(module, nn.Linear) and tuple(weight.shape) != (module.out_features, module.in_features):
+        return f"its weight has shape {tuple(weight.shape)}, not {module.out_features}×{module.in_features}"
+    return None
+
+
+def weight_of(base: nn.Module) -> Tensor:
+    """W ∈ ℝ^{m×n} (outputs × inputs) of a linear layer; of a Conv1D a transposed view."""
+    weight = cast(Tensor, base.weight)
+    return weight.T if stored_transposed(base) else weight
+
+
+def bias_of(base: nn.Module) -> Tensor | None:
+    """The bias ∈ ℝ^m of a linear layer, None when it has none."""
+    return cast("Tensor | None", base.bias)
+
+
+@dataclass(frozen=True, eq=False)
+class HeadMap:
+    """An affine map for every head: z_h ↦ matrix_h z_h + offset_h.
+
+    ``matrix`` is (H, e, e), ``offset`` (H, e) or None. For q, k, v: applied to what the projection puts out, its bias
+    included. For o: applied to what goes into the projection.
+    """
+
+    matrix: Tensor
+    offset: Tensor | None = None
+
+
+# ---------------------------------------------------------------- in the place of a module
+
+
+class StandIn(nn.Module):
+    """A module of ours in the place of ``base``, one of the model's: what looks at the model finds what was there."""
+
+    base: nn.Module
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """The base's own weight, as it is stored."""
+        return cast(nn.Parameter, self.base.weight)
+
+    @property
+    def bias(self) -> nn.Parameter | None:
+        """The base's own bias."""
+        return cast("nn.Parameter | None", self.base.bias)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """``layer.weight = parameter`` (as weight tying does it) goes to the base."""
+        if name in ("weight", "bias"):
+            setattr(self.base, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        """What the base has and we have not: ``in_features`` of a Linear, ``nf`` of a Conv1D, and so on."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            base = self.__dict__.get("_modules", {}).get("base")
+            if base is None or name.startswith("_"):
+                raise
+            return getattr(base, name)
+
+
+# ---------------------------------------------------------------- sites
+
+
+class Site(nn.Module):
+    """The adapters of one place. ``path`` is the place's name in the model, for messages."""
+
+    kind: ClassVar[str]
+    adapters: nn.ModuleDict
+
+    def __init__(self, path: str = "") -> None:
+        super().__init__()
+        self.path = path
+        self.adapters = nn.ModuleDict()
+        self.active: tuple[str, ...] = ()
+        self.enabled = True
+        self._learned: dict[str, tuple[str, ...]] = {}
+
+    def module(self, name: str) -> AdapterModule:
+        """The adapter of that name at this site."""
+        return cast("AdapterModule", self.adapters[name])
+
+    def in_use(self) -> tuple[AdapterModule, ...]:
+        """The active adapters in order; none while the site is disabled."""
+        return tuple(self.module(name) for name in self.active) if self.enabled else ()
+
+    def only(self) -> AdapterModule:
+        """The single active adapter; E511 when there is none or more than one."""
+        if len(self.active) != 1:
+            raise refuse("E511", f"{self.label} has {len(self.active)} active adapters, and this asks for exactly one",
+                         suggestion=f"activate one of {', '.join(self.adapters) or 'none'}")
+        return self.module(self.active[0])
+
+    @property
+    def label(self) -> str:
+        """The site in a message."""
+        return self.path or f"this {self.kind} site"
+
+    def add(self, name: str, module: AdapterModule) -> None:
+        """A new adapter, not active yet. It takes the site's training mode."""
+        if name in self.adapters:
+            raise refuse("E511", f"{self.label} already has an adapter called {name}", suggestion="choose another name")
+        self._learned[name] = tuple(key for key, p in module.named_parameters() if p.requires_grad)
+        self.adapters[name] = module.train(self.training)
+
+    def remove(self, name: str) -> None:
+        """Forget an adapter."""
+        self.activate([other for other in self.active if other != name])
+        del self.adapters[name], self._learned[name]
+
+    def learned(self, name: str) -> list[nn.Parameter]:
+        """The parameters of an adapter that are trained when it is active."""
+        return [self.module(name).get_parameter(key) for key in self._learned[name]]
+
+    def refuse_together(self, modules: Mapping[str, AdapterModule]) -> None:
+        """E508 unless these can act at this site together: several only when each adds to the base's output."""
+        bound = [name for name, module in modules.items() if not module.additive]
+        if len(modules) > 1 and bound:
+            raise refuse("E508", f"{self.label}: {_listed(list(modules))} cannot be active together, because "
+                         f"{_listed(bound)} does not only add to the base's output",
+                         suggestion=f'padp.activate(model, "{bound[0]}") for one of them at a time')
+
+    def activate(self, names: Sequence[str]) -> None:
+        """Make these adapters the active ones, in this order; only they are trained.
+
+        E510 for a name that is not here, E508 when they do not combine.
+        """
+        for name in names:
+            if name not in self.adapters:
+                raise refuse("E510", f"{self.label} has no adapter called {name}",
+                             suggestion=f"there are {', '.join(self.adapters)}" if self.adapters else None)
+        self.refuse_together({name: self.module(name) for name in names})
+        self.active = tuple(names)
+        for name in self.adapters:
+            for parameter in self.learned(name):
+                parameter.requires_grad_(name in self.active)
+
+    def drop_cache(self) -> None:
+        """Forget what was computed from the parameters."""
+        for name in self.adapters:
+            self.module(name).drop_cache()
+
+    def extra_repr(self) -> str:
+        state = [f"active={', '.join(self.active) or 'none'}"]
+        return ", ".join(state if self.enabled else [*state, "disabled"])
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+# ---------------------------------------------------------------- merging into a weight
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What a linear layer held before a merge: the tensors themselves, so that unmerging is exact."""
+
+    weight: Tensor
+    bias: Tensor | None
+    names: tuple[str, ...]
+
+
+Change = Callable[[Tensor, "Tensor | None"], "tuple[Tensor, Tensor | None]"]
+
+
+@torch.no_grad()
+def merge_into(base: nn.Module, label: str, names: Sequence[str], change: Change, *, keep_on_cpu: bool = False) -> Kept:
+    """Put ``change(W, bias)``, computed in float32 or better, in the place of a layer's weight; E504 when not finite."""
+    held = base._parameters.get("weight")
+    if held is None or base._parameters.get("bias") is not base.bias:
+        raise refuse("E504", f"{label}: the weight or bias is computed from something else (a parametrization), "
+                     "so there is nothing to merge into", suggestion="remove the parametrization first")
+    if held.is_meta:
+        raise refuse("E504", f"{label}: the weight is on the meta device and has no values to merge into",
+                     suggestion="load the model's weights first")
+    bias = bias_of(base)
+    wide = torch.promote_types(held.dtype, torch.float32)
+    W, b = change(weight_of(base).to(wide), None if bias is None else bias.to(wide))
+    weight = (W.T if stored_transposed(base) else W).to(held.dtype).contiguous()
+    offset = None if b is None else b.to(held.dtype if bias is None else bias.dtype)
+    if offset is None and bias is not None:
+        offset = torch.zeros_like(bias)
+    if weight.shape != held.shape:
+        raise refuse("E504", f"{label}: the merged weight is {tuple(weight.shape)}, the layer's is {tuple(held.shape)}")
+    if not (torch.isfinite(weight).all() and (offset is None or torch.isfinite(offset).all())):
+        raise refuse("E504", f"{label}: the merged weight is not finite in {held.dtype}; the layer is left as it was",
+                     suggestion="look for nan or inf in the adapter's parameters")
+    kept = Kept(held.data, None if bias is None else bias.data, tuple(names))
+    if keep_on_cpu:
+        kept = Kept(kept.weight.cpu(), None if kept.bias is None else kept.bias.cpu(), kept.names)
+    held.data = weight
+    if bias is not None:
+        bias.data = cast(Tensor, offset)
+    elif offset is not None:
+        base.bias = nn.Parameter(offset, requires_grad=False)
+    return kept
+
+
+@torch.no_grad()
+def unmerge_from(base: nn.Module, kept: Kept) -> None:
+    """Put back, bit for bit, what the layer held before."""
+    weight, bias = cast(nn.Parameter, base.weight), cast("nn.Parameter | None", base.bias)
+    weight.data = kept.weight.to(weight.device, weight.dtype)
+    if kept.bias is None:
+        base.bias = None
+    else:
+        assert bias is not None
+        bias.data = kept.bias.to(bias.device, bias.dtype)
+
+
+# ---------------------------------------------------------------- the linear site
+
+
+class LinearSite(Site, StandIn):
+    """A linear layer with adapters, in the layer's place.
+
+    No adapter active: base(x). One: adapter(x, base). Several additive ones: base(x) + Σ delta_i(x), in order.
+    Merged: base(x), the base holding the new weight until ``unmerge``.
+    """
+
+    kind = "linear"
+
+    def __init__(self, base: nn.Module, path: str = "") -> None:
+        reason = why_not_linear(base)
+        if reason is not None:
+            raise refuse("E502", f"{path or type(base).__name__}: {reason}")
+        super().__init__(path)
+        self.base = base
+        self.training = base.training
+        self._kept: Kept | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._kept is not None:
+            if self.training and torch.is_grad_enabled():
+                raise refuse("E511", f"{self.label} is merged, so a training step would not reach {_listed(self.merged)}",
+                             suggestion="padp.unmerge(model), or model.eval() or torch.no_grad() for inference")
+            return cast(Tensor, self.base(x))
+        names = self.active if self.enabled else ()
+        if not names:
+            return cast(Tensor, self.base(x))
+        if len(names) == 1:
+            return cast(Tensor, self.adapters[names[0]](x, self.base))
+        y = cast(Tensor, self.base(x))
+        for name in names:
+            y = y + self.module(name).delta(x).to(y.dtype)
+        return y
+
+    # ------------------------------------------------------------ merging
+
+    @property
+    def merged(self) -> tuple[str, ...]:
+        """The adapters whose effect the base's weight holds now; () when not merged."""
+        return () if self._kept is None else self._kept.names
+
+    def merge(self, keep_on_cpu: bool = False) -> None:
+        """Put the active adapters into the base's weight: W ← W + Σ (W_i − W), W_i the i-th adapter's merged weight.
+
+        What the weight was is kept, on the CPU if asked. E504 when merged already, when nothing is active, when an
+        adapter cannot merge or the result is not finite.
+        """
+        if self._kept is not None:
+            raise refuse("E504", f"{self.label} is merged already ({_listed(self.merged)})", suggestion="unmerge first")
+        modules = self.in_use()
+        if not modules:
+            raise refuse("E504", f"{self.label} has no active adapter to merge")
+
+        def change(W: Tensor, b: Tensor | None) -> tuple[Tensor, Tensor | None]:
+            first, *rest = (module.merged(W, b) for module in modules)
+            for weight, bias in rest:
+                first = first[0] + (weight - W), _sum_biases(first[1], bias, b)
+            return first
+
+        self._kept = merge_into(self.base, self.label, self.active, change, keep_on_cpu=keep_on_cpu)
+        self.drop_cache()
+
+    def unmerge(self) -> None:
+        """Put the base's weight back, bit for bit. Does nothing when not merged."""
+        if self._kept is not None:
+            unmerge_from(self.base, self._kept)
+            self._kept = None
+            self.drop_cache()
+
+    def keep_merged(self) -> None:
+        """Make the merged weight the base's own: there is no way back."""
+        self._kept = None
+
+    def refuse_merged(self, what: str) -> None:
+        """E511 while merged: ``what`` would have no effect or a wrong one."""
+        if self._kept is not None:
+            raise refuse("E511", f"{self.label} is merged: {what} would not reach the merged weight",
+                         suggestion="padp.unmerge(model) first")
+
+    def activate(self, names: Sequence[str]) -> None:
+        if tuple(names) != self.active:
+            self.refuse_merged("changing the active adapters")
+        super().activate(names)
+
+    @property
+    def in_features(self) -> int:
+        return weight_of(self.base).shape[1]
+
+    @property
+    def out_features(self) -> int:
+        return weight_of(self.base).shape[0]
+
+    # ------------------------------------------------------------ what looks at the adapter
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """The active adapter's tensors, by symbol or ASCII name."""
+        return self.only().tensors
+
+    @property
+    def graph(self) -> Any:
+        return self.only().graph
+
+    @property
+    def code(self) -> str:
+        return self.only().code
+
+    @property
+    def plan(self) -> Any:
+        return self.only().plan
+
+    def reference(self, x: Tensor) -> Tensor:
+        """The active program read literally, dense."""
+        return self.only().reference(x, self.base)
+
+    def penalty(self) -> Tensor | None:
+        """What the active program minimises beside the loss, None when nothing."""
+        return self.only().penalty()
+
+    def set_knob(self, name: str, value: float) -> None:
+        """Change a knob of the active adapter; E511 while merged."""
+        self.refuse_merged(f"a new value of {name}")
+        self.only().set_knob(name, value)
+
+
+def _sum_biases(total: Tensor | None, new: Tensor | None, base: Tensor | None) -> Tensor | None:
+    """total + (new − base), None being zero."""
+    if new is None:
+        return total if base is None else (-base if total is None else total - base)
+    change = new if base is None else new - base
+    return change if total is None else total + change

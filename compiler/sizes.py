@@ -1,0 +1,169 @@
+"""From what a layer and the user say (m, n, r, k …) to every dimension of a program.
+
+    solve(method, known, hyper) -> {name: int}
+
+Relations are solved one unknown at a time: ``where n = b·k`` with n = 768, k = 32 gives b = 24; with k = 33 it is an error
+that names both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import sympy as sp
+
+from padp.compiler.dims import lower, show
+from padp.compiler.terms import (
+    Arith, Call, Choose, Method, Negate, Number, Power, SpaceTerm, Term, Test, Var,
+)  # fmt: skip
+from padp.dsl.diagnostics import Diagnostic, PadpError
+
+
+def symbolic(t: Term, env: Mapping[str, Any]) -> Any:
+    """A term over dimensions as a sympy expression; names that are not in ``env`` are symbols."""
+    match t:
+        case Number(value):
+            return sp.sympify(value) if isinstance(value, int) else sp.Float(value)
+        case Var(name):
+            return sp.sympify(env[name]) if name in env else sp.Symbol(name)
+        case Negate(operand):
+            return -symbolic(operand, env)
+        case Arith(op, left, right):
+            a, c = symbolic(left, env), symbolic(right, env)
+            match op:
+                case "+":
+                    return a + c
+                case "-":
+                    return a - c
+                case "/":
+                    return a / c
+                case "//":
+                    return sp.floor(a / c)
+                case _:
+                    return a * c
+        case Power(base, exponent):
+            return symbolic(base, env) ** symbolic(exponent, env)
+        case Call(function, args):
+            functions: dict[str, Any] = {"min": sp.Min, "max": sp.Max, "ceil": sp.ceiling, "floor": sp.floor,
+                                         "log2": lambda x: sp.log(x, 2)}
+            if function in functions:
+                return functions[function](*(symbolic(a, env) for a in args))
+        case _:
+            pass
+    return sp.Symbol(f"?{t.span.start}")
+
+
+def text(t: Term | None) -> str:
+    """A dimension term as it is written, for messages."""
+    return "" if t is None else show(symbolic(t, {}))
+
+
+def _space_names(method: Method) -> set[str]:
+    found: set[str] = set()
+
+    def visit(space: SpaceTerm) -> None:
+        for d in (*space.dims, *space.family):
+            found.update(str(s) for s in symbolic(d, {}).free_symbols if not str(s).startswith("?"))
+
+    for x in method.bound:
+        visit(x.space)
+    for p in method.parameters:
+        visit(p.space)
+    return found
+
+
+def solve(method: Method, known: Mapping[str, int], hyper: Mapping[str, Any], where: str = "") -> dict[str, int]:
+    """Every dimension as a number. ``where`` names the site in errors.
+
+    Raises PadpError E501 when a relation does not hold or a size is not a whole positive number, E309 when a dimension
+    cannot be found.
+    """
+    env: dict[str, Any] = {k: v for k, v in hyper.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+    env.update(known)
+    equations = [t for t in method.relations if t.op == "="]
+    problems: list[Diagnostic] = []
+    changed = True
+    while changed:
+        changed = False
+        for test in equations:
+            assert test.right is not None
+            left, right = symbolic(test.left, env), symbolic(test.right, env)
+            free = sorted(left.free_symbols | right.free_symbols, key=str)
+            if len(free) != 1:
+                continue
+            name = str(free[0])
+            value = right if left == free[0] else left if right == free[0] else _isolate(left - right, free[0])
+            if value is None:
+                continue
+            if not (value.is_integer and value.is_positive):
+                problems.append(_broken(method, test, env, where, f"{name} would be {show(value)}"))
+                value = sp.Integer(1)
+                equations = [e for e in equations if e is not test]
+            env[name] = lower(value)
+            changed = True
+            break
+    for test in method.relations:
+        if not problems:
+            found = _check(method, test, env, where)
+            if found is not None:
+                problems.append(found)
+    missing = sorted(n for n in _space_names(method) if n not in env)
+    if missing and not problems:
+        problems.append(Diagnostic(
+            "E309", f"{', '.join(missing)}: no relation determines {'it' if len(missing) == 1 else 'them'}{_at(where)}",
+            method.span, method.source, suggestion=f"a relation, as in  where n = {missing[0]}·k"))
+    if problems:
+        raise PadpError(problems)
+    named = {h.name for h in method.hyper}
+    return {k: v for k, v in env.items() if k not in named and isinstance(v, int)}
+
+
+def _isolate(equation: Any, unknown: Any) -> Any | None:
+    solutions = [s for s in sp.solve(equation, unknown) if s.is_real]
+    positive = [s for s in solutions if s.is_positive]
+    return (positive or solutions or [None])[0]
+
+
+def _at(where: str) -> str:
+    return f" at {where}" if where else ""
+
+
+def _check(method: Method, test: Test, env: Mapping[str, Any], where: str) -> Diagnostic | None:
+    left = symbolic(test.left, env)
+    right = symbolic(test.right, env) if test.right is not None else None
+    if left.free_symbols or (right is not None and right.free_symbols):
+        return None
+    holds = {"=": lambda: sp.Eq(left, right), "≠": lambda: sp.Ne(left, right), "<": lambda: left < right,
+             "≤": lambda: left <= right, ">": lambda: left > right, "≥": lambda: left >= right,
+             "even": lambda: sp.Eq(left % 2, 0), "odd": lambda: sp.Eq(left % 2, 1)}[test.op]()
+    return None if bool(holds) else _broken(method, test, env, where, None)
+
+
+def _broken(method: Method, test: Test, env: Mapping[str, Any], where: str, extra: str | None) -> Diagnostic:
+    values = ", ".join(f"{s} = {env[str(s)]}" for s in sorted(
+        symbolic(test.left, {}).free_symbols | (symbolic(test.right, {}).free_symbols if test.right else set()), key=str)
+        if str(s) in env)
+    relation = f"{text(test.left)} {test.op} {text(test.right)}".strip()
+    said = f"{relation} does not hold{_at(where)}" + (f": {extra}" if extra else "")
+    return Diagnostic("E501", said, test.span, method.source, notes=(f"here {values}",) if values else (),
+                      suggestion=_remedy(test, env))
+
+
+def _remedy(test: Test, env: Mapping[str, Any]) -> str | None:
+    """For n = b·k: the divisors of n nearest to k."""
+    if test.op == "even" and isinstance(test.left, Var):
+        return f"an even {test.left.name}"
+    if test.op != "=" or not isinstance(test.left, Var) or not isinstance(env.get(test.left.name), int):
+        return None
+    total = env[test.left.name]
+    right = symbolic(test.right, {}) if test.right is not None else None
+    if right is None or not right.is_Mul:
+        return None
+    hyper = [str(s) for s in right.free_symbols if isinstance(env.get(str(s)), int)]
+    if len(hyper) != 1 or total > 10_000_000:
+        return None
+    k = env[hyper[0]]
+    near = sorted((d for d in range(1, total + 1) if total % d == 0), key=lambda d: abs(d - k))[:3] \
+        if total <= 200_000 else []
+    return f"{hyper[0]} = {' or '.join(map(str, sorted(near)))}, which divides {total}" if near else None

@@ -1,0 +1,33 @@
+"""How large a program may be.
+
+Each limit is far above what a person writes and below what makes a compiler slow or a recursion deep. A program
+that passes one of them is refused with E105; nothing is cut off silently.
+"""
+
+MAX_TEXT = 200_000
+"""Characters in a program."""
+
+MAX_STATEMENT = 10_000
+"""Characters in one statement, all of its lines together."""
+
+MAX_STATEMENTS = 5_000
+"""Statements in a program, remarks included."""
+
+MAX_NESTING = 60
+"""Brackets inside brackets, and blocks inside blocks."""
+
+MAX_HEIGHT = 160
+"""Height of one statement's tree: what a recursive function over it may have to descend. A sum of so many terms
+is as high as brackets of that depth, because ``a + b + c`` is ``(a + b) + c``."""
+
+MAX_NAME = 100
+"""Characters in a name."""
+
+MAX_DIGITS = 40
+"""Characters in a number."""
+
+MAX_INTEGER = 2**63 - 1
+"""The largest whole number."""
+
+MAX_ERRORS = 20
+"""Errors reported in one run; the rest is counted."""

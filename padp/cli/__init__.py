@@ -1,0 +1,105 @@
+"""The command line: ``padp check | count | show | targets | explain | demo``.
+
+Exit status: 0 clean, 1 findings or a refusal, 2 usage, 3 a bug in padp. No traceback reaches the user; with
+``PADP_TRACEBACK=1`` a bug shows where it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from padp.cli.options import Usage
+from padp.dsl.diagnostics import PadpError
+
+CLEAN, FINDINGS, USAGE, BUG = 0, 1, 2, 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        command = import_module(f"padp.cli.{arguments.command}")
+        return int(command.run(arguments))
+    except PadpError as error:
+        from padp.cli.output import show_diagnostics
+
+        show_diagnostics(error.diagnostics, sys.stderr)
+        return FINDINGS
+    except Usage as error:
+        print(f"padp {arguments.command}: {error}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output left, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLEAN
+    except Exception as error:
+        if os.environ.get("PADP_TRACEBACK"):
+            raise
+        print(f"padp: this is a bug in padp: {type(error).__name__}: {error}", file=sys.stderr)
+        print("PADP_TRACEBACK=1 shows where it is; please report it with the program.", file=sys.stderr)
+        return BUG
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="padp",
+        description="Compiles the pseudocode of adapter papers to PyTorch.",
+        epilog="FILE is a .padp file, a name of the library such as lora, or - for standard input.",
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    check = commands.add_parser("check", help="prove the shapes and claims of programs, without torch")
+    check.add_argument("files", nargs="+", metavar="FILE")
+    check.add_argument("--format", choices=("text", "json", "github"), default="text", help="default: text")
+    check.add_argument("--numerics", action="store_true", help="test in float64 what no rule proves (imports torch)")
+    check.add_argument("--variant", help="check this variant only; default: all")
+
+    count = commands.add_parser("count", help="learned scalars, as a formula and for given sizes, without torch")
+    count.add_argument("file", metavar="FILE")
+    where = count.add_mutually_exclusive_group()
+    where.add_argument("--size", metavar="m=4096,n=4096", help="sizes of one site")
+    where.add_argument("--model", metavar="DIR|FILE", help="a model's directory or .safetensors file")
+    count.add_argument("--set", action="append", default=[], metavar="r=8", help="hyperparameters")
+    _targets_options(count)
+    count.add_argument("--variant")
+
+    show = commands.add_parser("show", help="program, shapes, parameters, plan with costs, code")
+    show.add_argument("file", metavar="FILE")
+    show.add_argument("--size", metavar="m=4096,n=4096", help="plan and code are for these sizes")
+    show.add_argument("--set", action="append", default=[], metavar="r=8", help="hyperparameters")
+    show.add_argument("--tokens", type=int, default=1024, metavar="N", help="costs are for N tokens; default: 1024")
+    show.add_argument("--ascii", action="store_true", help="print the program in its ASCII spelling")
+    show.add_argument("--variant")
+
+    targets = commands.add_parser("targets", help="the linear layers of a model on disk, grouped")
+    targets.add_argument("model", metavar="MODEL", help="a model's directory or .safetensors file")
+    _targets_options(targets)
+
+    explain = commands.add_parser("explain", help="what a diagnostic's code means, with examples")
+    explain.add_argument("code", nargs="?", metavar="CODE", help="E301 for example; none lists all")
+
+    demo = commands.add_parser("demo", help="adapt and train a pretrained sentence encoder, and show what it did")
+    demo.add_argument("--output", default="demo-output", metavar="DIR", help="where its files go; default: demo-output")
+    return parser
+
+
+def _targets_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--targets",
+        default="all-linear",
+        help="all-linear, suffixes (q_proj,v_proj) or a regular expression for the whole name; default: all-linear",
+    )
+    parser.add_argument("--exclude", help="what to leave out of them: suffixes or a regular expression")
+
+
+def _version() -> str:
+    from padp import __version__
+
+    return f"padp {__version__}"

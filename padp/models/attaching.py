@@ -1,0 +1,324 @@
+"""Putting adapters on a model and taking them off, switching between them, turning them off for a while.
+
+``attach`` plans first (places, settings, adapter modules: nothing of the model changes) and then commits, which cannot
+fail: on any error the model is as it was.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar, cast
+
+import torch
+from torch import nn
+
+from padp.compiler.shared import SharedStore
+from padp.compiler.site import LinearSite, Site
+from padp.dsl.diagnostics import refuse
+from padp.models.attention import AttentionSite, HeadProjection
+from padp.models.building import built, keep_shared, shared_for, shared_of
+from padp.models.fast_paths import turn_off, turn_on
+from padp.models.hidden import HiddenSite, positions_of
+from padp.models.patterns import Misses, by_site, chosen
+from padp.models.places import Kind, Place, place, with_ancestors
+from padp.models.prompt import PromptReader
+from padp.models.record import Attached, Record, holder, named, names_of, record_of, refuse_nested, sites_of, store
+from padp.models.saved import SavedModule, copied, saved_modules
+from padp.models.selecting import ALL, select
+from padp.models.walk import put_in_place, sites, walk
+
+if TYPE_CHECKING:
+    from padp.compiler.adapter import Adapter, Settings
+    from padp.compiler.module import AdapterModule
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def attach(model: Model, adapter: Adapter, targets: str | Sequence[str] = ALL, *, name: str = "default",
+           exclude: str | Sequence[str] | None = None, variant: str | Mapping[str, str] | None = None,
+           modules_to_save: str | Sequence[str] = (), dropout: float = 0.0, dtype: torch.dtype | None = None,
+           seed: int = 0, layers: str | Sequence[int] | None = None, active: bool = True, **hyper: object) -> Model:
+    """Put an adapter on a model, in place, and return the model.
+
+    ``targets``: "all-linear" (every nn.Linear and Conv1D outside the output head; for adapters of hidden states every
+    block, for adapters of attentions every attention), a list of ends of paths, or one regex for whole paths; ``layers``:
+    blocks by number. ``variant`` and every hyperparameter may be a mapping {pattern: value, "*": default}, a pattern
+    being an end of a path or a regex. The base is frozen; adapter parameters have its dtype, float32 when that is half
+    precision, or ``dtype``. ``dropout`` acts on the adapter's path in training. ``modules_to_save``: modules that are
+    trained whole, as copies. The adapter joins the active ones unless ``active`` is false.
+
+    Raises ``PadpError`` and leaves the model as it was: E502 a module that such an adapter cannot take, E503 patterns
+    that match nothing, E506 a shared tensor that is too small, E507 and E501 hyperparameters, E508 adapters that do not
+    combine, E511 what is refused for other reasons.
+    """
+    record = record_of(model)
+    refuse_nested(model)
+    check_name(record, name)
+    refuse_merged(model, "attaching")
+    every = [path for path, _ in walk(model) if path]
+    misses = Misses(every)
+    saved = chosen(modules_to_save, every) if modules_to_save else {}
+    for pattern, found in saved.items():
+        misses.check("modules_to_save", pattern, bool(found))
+    kind = cast(Kind, adapter.site)
+    paths = select(model, kind, targets, exclude, layers, misses)
+    for argument, value in {"variant": variant, **hyper}.items():
+        misses.check_mapping(argument, value, paths)
+    misses.raise_any()
+    places = list(place(kind, model, paths))
+    settings = settings_by_site(adapter, paths, variant, hyper)
+    shared = shared_for(model, adapter, [(each, settings[each.path]) for each in places])
+    modules = {each.path: built(each, adapter, settings[each.path], dtype=dtype, dropout=dropout, seed=seed, shared=shared)
+               for each in places}
+    one = Attached(name, adapter, settings, tuple(dict.fromkeys(p for found in saved.values() for p in found)),
+                   dropout, seed, dtype)
+    copies = {path: copied(model, path, paths) for path in one.saved}
+    commit(model, planned(model, one, places, modules, copies, active), shared)
+    return model
+
+
+def check_name(record: Record, name: str) -> None:
+    """E511 for a name that is taken or cannot be part of a state dict's keys."""
+    if name in record.attached:
+        raise refuse("E511", f"an adapter called {name!r} is attached already",
+                     suggestion="give another name=, or padp.detach it first")
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or hasattr(nn.ModuleDict, name):
+        raise refuse("E511", f"{name!r} cannot name an adapter: it becomes part of parameter names",
+                     suggestion="letters, digits, _ and -")
+
+
+def refuse_merged(model: nn.Module, what: str) -> None:
+    """E511 while an adapter is merged into the model."""
+    merged = [part.path for _, part in walk(model) if isinstance(part, (LinearSite, HeadProjection)) and part.merged]
+    if merged:
+        raise refuse("E511", f"{what} is refused while adapters are merged ({merged[0]} is)",
+                     suggestion="padp.unmerge(model) first")
+
+
+def settings_by_site(adapter: Adapter, paths: Sequence[str], variant: str | Mapping[str, str] | None,
+                     hyper: Mapping[str, object]) -> dict[str, Settings]:
+    """The validated settings of every site; equal ones are one object."""
+    known: dict[object, Settings] = {}
+    found: dict[str, Settings] = {}
+    for path in paths:
+        given = {key: value for key, (is_given, value) in
+                 ((key, by_site(value, path)) for key, value in hyper.items()) if is_given}
+        own = cast("str | None", by_site(variant, path)[1])
+        key = (own, repr(sorted(given.items())))
+        if key not in known:
+            known[key] = adapter.settings(own, **given)
+        found[path] = known[key]
+    return found
+
+
+# ---------------------------------------------------------------- plan and commit
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """All that an attachment will change, ready made."""
+
+    attached: Attached
+    places: Sequence[Place]
+    modules: Mapping[str, AdapterModule]
+    copies: Mapping[str, nn.Module]
+    active: tuple[str, ...]
+
+
+def planned(model: nn.Module, one: Attached, places: Sequence[Place], modules: Mapping[str, AdapterModule],
+         copies: Mapping[str, nn.Module], active: bool) -> Plan:
+    """Check that everything fits together; E508 and E511 otherwise."""
+    record = record_of(model)
+    names = (*record.active, one.name) if active else record.active
+    for path, module in modules.items():
+        if one.dropout and not module.additive:
+            raise refuse("E511", f"dropout: {one.adapter.name} does not only add to the base's output at {path}, so there "
+                         "is no path of its own to drop", suggestion="dropout=0, or write drop(…) in the program")
+        if one.kind == "hidden":
+            positions_of(module)
+    if active:
+        here = {(site.kind, site.path): site for site in sites(model)}
+        for each in places:
+            site = here.get((each.kind, each.path))
+            if site is not None:
+                together = {name: site.module(name) for name in site.active}
+                site.refuse_together({**together, one.name: modules[each.path]})
+        for module_ in saved_modules(model):
+            if module_.path in copies:
+                module_.refuse_together([*([module_.active] if module_.active else []), one.name])
+    return Plan(one, places, modules, copies, names)
+
+
+def commit(model: nn.Module, plan: Plan, shared: SharedStore) -> None:
+    """Change the model as planned."""
+    one, record = plan.attached, record_of(model)
+    if not record.attached:
+        record = Record(required_grad=frozenset(name for name, p in model.named_parameters() if p.requires_grad))
+        model.requires_grad_(False)
+    _add_sites(model, plan)
+    _add_copies(model, plan)
+    nested = (*record.nested, *turn_off(model))
+    store(model, replace(record.with_attached(one), nested=nested))
+    keep_shared(model, shared)
+    _activate(model, plan.active)
+
+
+def _add_sites(model: nn.Module, plan: Plan) -> None:
+    """Add the adapter at each place, making the site where there is none."""
+    name = plan.attached.name
+    here = {(site.kind, site.path): site for site in sites(model)}
+    fresh: list[tuple[nn.Module, nn.Module]] = []
+    ancestors = with_ancestors(model) if plan.attached.kind == "hidden" else {}
+    reader = next((site.reader for site in here.values() if isinstance(site, HiddenSite)), None) or PromptReader()
+    for each in plan.places:
+        site = here.get((each.kind, each.path))
+        if site is None:
+            match each.kind:
+                case "linear":
+                    site = LinearSite(each.module, each.path)
+                    fresh.append((each.module, site))
+                case "hidden":
+                    site = HiddenSite(each.sizes["d"], reader, each.path)
+                    site.train(each.module.training)
+                    site.hang_on(each.module)
+                    reader.watch(above for above in ancestors[each.path][1] if not isinstance(above, nn.ModuleList))
+                case "attention":
+                    assert each.attention is not None
+                    site = AttentionSite(each.attention.size, each.path)
+                    site.train(each.module.training)
+                    site.hang_on(each.attention)
+        site.add(name, plan.modules[each.path])
+    put_in_place(model, fresh)
+
+
+def _add_copies(model: nn.Module, plan: Plan) -> None:
+    """Add the copies of modules that are saved whole."""
+    here = {module.path: module for module in saved_modules(model)}
+    fresh: list[tuple[nn.Module, nn.Module]] = []
+    for path, copy in plan.copies.items():
+        module = here.get(path)
+        if module is None:
+            original = model.get_submodule(path)
+            module = SavedModule(original, path)
+            fresh.append((original, module))
+        module.add(plan.attached.name, copy)
+    put_in_place(model, fresh)
+
+
+def _activate(model: nn.Module, names: Sequence[str]) -> None:
+    """Let each site use those of the names that it has."""
+    for site in sites(model):
+        site.activate([name for name in names if name in site.adapters])
+        site.drop_cache()
+    for module in saved_modules(model):
+        module.activate([name for name in names if name in module.copies])
+    store(model, replace(record_of(model), active=tuple(names)))
+
+
+# ---------------------------------------------------------------- switching
+
+
+def activate(model: nn.Module, names: str | Sequence[str]) -> None:
+    """Make these adapters the active ones, in this order; only they act and are trained. ``[]`` for none.
+
+    E510 for an unknown name, E508 for adapters that do not combine at a site, E511 while merged; then nothing changed.
+    """
+    model = holder(model)
+    wanted = names_of(record_of(model), names)
+    refuse_merged(model, "switching adapters")
+    for site in sites(model):
+        site.refuse_together({name: site.module(name) for name in wanted if name in site.adapters})
+    for module in saved_modules(model):
+        module.refuse_together([name for name in wanted if name in module.copies])
+    _activate(model, wanted)
+
+
+@contextmanager
+def disabled(model: nn.Module) -> Iterator[None]:
+    """Within this context the model is the base: no adapter acts. E511 while merged."""
+    model = holder(model)
+    refuse_merged(model, "turning adapters off")
+    parts: list[Site | SavedModule] = [*sites(model), *saved_modules(model)]
+    before = [part.enabled for part in parts]
+    for part in parts:
+        part.enabled = False
+    try:
+        yield
+    finally:
+        for part, enabled in zip(parts, before, strict=True):
+            part.enabled = enabled
+
+
+# ---------------------------------------------------------------- detaching
+
+
+def detach(model: Model, name: str | None = None, *, keep_merged: bool = False) -> Model:
+    """Take an adapter (all of them, with no name) off the model; where none is left the model's own modules are put back,
+    the very same objects, and what required a gradient before requires it again.
+
+    A merged model is unmerged first, unless ``keep_merged``: then the new weights stay (all adapters go).
+    E510 when it is not attached, E511 to keep merged weights of a model that is not merged.
+    """
+    root = holder(model)
+    record = record_of(root)
+    names = [named(record, name).name] if name is not None else list(record.attached)
+    mergeable = [part for _, part in walk(root) if isinstance(part, (LinearSite, HeadProjection))]
+    if keep_merged:
+        if len(names) < len(record.attached):
+            raise refuse("E511", "keep_merged takes every adapter off, because merged weights hold them all",
+                         suggestion="padp.detach(model, keep_merged=True)")
+        if not any(part.merged for part in mergeable):
+            raise refuse("E511", "keep_merged: nothing is merged", suggestion="padp.merge(model) first")
+    elif name is not None:
+        refuse_merged(root, "detaching one adapter")
+    for part in mergeable:
+        if keep_merged:
+            part.keep_merged()
+        else:
+            part.unmerge()
+    for each in names:
+        _remove(root, each)
+    return model
+
+
+def _remove(model: nn.Module, name: str) -> None:
+    """Take one adapter off and put back what nothing stands in for any more."""
+    back: list[tuple[nn.Module, nn.Module]] = []
+    every = dict(walk(model))
+    for path, site in sites_of(model, name).items():
+        site.remove(name)
+        if len(site.adapters):
+            continue
+        match site:
+            case LinearSite():
+                back.append((site, site.base))
+            case HiddenSite():
+                site.take_off(every[path])
+            case AttentionSite():
+                site.take_off(model)
+    for module in saved_modules(model):
+        if name in module.copies:
+            module.remove(name)
+            if not len(module.copies):
+                back.append((module, module.original))
+    put_in_place(model, back)
+    _finish(model, record_of(model).without(name))
+
+
+def _finish(model: nn.Module, record: Record) -> None:
+    """Store the record; when no adapter is left, leave the model as it was before the first."""
+    store(model, record)
+    keep_shared(model, shared_of(model).kept(model.parameters()))
+    if not any(isinstance(site, HiddenSite) for site in sites(model)):
+        for module in model.modules():
+            for hook in list(module._forward_pre_hooks.values()):
+                reader = getattr(hook, "__self__", None)
+                if isinstance(reader, PromptReader):
+                    reader.forget(model)
+    if not record.attached:
+        turn_on(model, record.nested)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in record.required_grad)

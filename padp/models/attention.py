@@ -1,0 +1,149 @@
+"""Sites of whole attentions: maps for every head on what Q, K and V put out and on what goes into O.
+
+    q_h ← A_h (W_Q,h x + b_h) + c_h         k, v likewise, by key-value head
+    y   = Σ_h W_O,h (M_h z_h) + b_O         z_h: what head h hands to O
+
+The attention's own code, its cache and its kernels stay as they are: each projection is stood in for by one that applies
+the map after (Q, K, V) or before (O) the base's own forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+
+import torch
+from torch import Tensor, nn
+
+from padp.compiler.site import HeadMap, Kept, Site, StandIn, merge_into, unmerge_from
+from padp.dsl.diagnostics import refuse
+from padp.models.heads import Attention
+
+if TYPE_CHECKING:
+    from padp.compiler.module import AdapterModule
+
+CHILD = "padp_attention"  # the attention's child that holds the adapters
+Role: TypeAlias = Literal["q", "k", "v", "o"]
+ROLES: tuple[Role, ...] = ("q", "k", "v", "o")
+
+
+class AttentionSite(Site):
+    """The adapters of one attention, a child of it; its four projections ask it for the maps."""
+
+    kind = "attention"
+
+    def __init__(self, size: int, path: str = "") -> None:
+        super().__init__(path)
+        self.size = size
+
+    def refuse_together(self, modules: Mapping[str, AdapterModule]) -> None:
+        if len(modules) > 1:
+            raise refuse("E508", f"{self.label}: {' and '.join(modules)} cannot both map the heads of one attention",
+                         suggestion=f'padp.activate(model, "{next(iter(modules))}")')
+
+    def maps(self) -> Mapping[str, HeadMap]:
+        """The active adapter's maps by role; none for a role that it leaves to the base."""
+        return self.only().head_maps() if self.active and self.enabled else {}
+
+    def hang_on(self, attention: Attention) -> None:
+        """Become a child of the attention and stand in for its projections."""
+        attention.module.add_module(CHILD, self)
+        for role in ROLES:
+            parent, name = attention.owners[role]
+            parent._modules[name] = HeadProjection(attention.projection(role), role, self, f"{self.path} {role.upper()}")
+
+    def take_off(self, model: nn.Module) -> None:
+        """Put the projections back and leave the attention as it was."""
+        for parent in model.modules():
+            for name, child in list(parent._modules.items()):
+                if isinstance(child, HeadProjection) and child.site is self:
+                    parent._modules[name] = child.base
+                elif child is self:
+                    del parent._modules[name]
+
+
+class HeadProjection(StandIn):
+    """A projection with a map for every head, in the projection's place. The map is its site's; it has no parameters."""
+
+    def __init__(self, base: nn.Module, role: Role, site: AttentionSite, path: str) -> None:
+        super().__init__()
+        self.base = base
+        self.role: Role = role
+        self.path = path
+        self.__dict__["site"] = site  # not a child: the site is the attention's
+        self.training = base.training
+        self._kept: Kept | None = None
+
+    site: AttentionSite
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._kept is not None:
+            if self.training and torch.is_grad_enabled():
+                raise refuse("E511", f"{self.path} is merged, so a training step would not reach its adapter",
+                             suggestion="padp.unmerge(model), or model.eval() or torch.no_grad() for inference")
+            return cast(Tensor, self.base(x))
+        found = self.site.maps().get(self.role)
+        if found is None:
+            return cast(Tensor, self.base(x))
+        if self.role == "o":
+            return cast(Tensor, self.base(by_head(found, x)))
+        return by_head(found, cast(Tensor, self.base(x)))
+
+    @property
+    def merged(self) -> tuple[str, ...]:
+        """The adapter whose map the base's weight holds now; () when not merged."""
+        return () if self._kept is None else self._kept.names
+
+    def keep_merged(self) -> None:
+        """Make the merged weight the base's own: there is no way back."""
+        self._kept = None
+
+    def merge(self, keep_on_cpu: bool = False) -> None:
+        """Put the map into the base's weight; nothing to do where the adapter has no map."""
+        found = self.site.maps().get(self.role)
+        if found is not None:
+            into = into_input if self.role == "o" else into_output
+            self._kept = merge_into(self.base, self.path, self.site.active, lambda W, b: into(found, W, b),
+                                    keep_on_cpu=keep_on_cpu)
+
+    def unmerge(self) -> None:
+        """Put the base's weight back, bit for bit."""
+        if self._kept is not None:
+            unmerge_from(self.base, self._kept)
+            self._kept = None
+
+
+def by_head(map_: HeadMap, z: Tensor) -> Tensor:
+    """z_h ↦ A_h z_h + c_h on (…, H·e), in the map's precision; the result has z's dtype."""
+    A = map_.matrix
+    heads, size = A.shape[0], A.shape[-1]
+    wide = torch.promote_types(A.dtype, z.dtype)
+    split = z.to(wide).unflatten(-1, (heads, size))
+    new = torch.einsum("hij,...hj->...hi", A.to(wide), split)
+    if map_.offset is not None:
+        new = new + map_.offset.to(wide)
+    return new.flatten(-2).to(z.dtype)
+
+
+def into_output(map_: HeadMap, W: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """W_h ← A_h W_h, b_h ← A_h b_h + c_h."""
+    A = map_.matrix.to(W.dtype)
+    size = A.shape[-1]
+    new = (A @ W.reshape(-1, size, W.shape[1])).reshape(W.shape)
+    b = None if bias is None else (A @ bias.reshape(-1, size, 1)).reshape(bias.shape)
+    if map_.offset is not None:
+        offset = map_.offset.to(W.dtype).flatten()
+        b = offset if b is None else b + offset
+    return new, b
+
+
+def into_input(map_: HeadMap, W: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """W_{:,h} ← W_{:,h} M_h, and the offset through W into the bias."""
+    M = map_.matrix.to(W.dtype)
+    size = M.shape[-1]
+    heads = W.reshape(W.shape[0], -1, size).movedim(1, 0)  # (H, d, e)
+    new = (heads @ M).movedim(0, 1).reshape(W.shape)
+    if map_.offset is None:
+        return new, bias
+    offset = W @ map_.offset.to(W.dtype).flatten()
+    return new, offset if bias is None else bias + offset

@@ -1,0 +1,88 @@
+"""Merging: the active adapters go into the base's weights, and come out again bit for bit."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TypeAlias, TypeVar
+
+from torch import nn
+
+from padp.compiler.site import LinearSite
+from padp.dsl.diagnostics import refuse
+from padp.models.attention import HeadProjection
+from padp.models.hidden import HiddenSite
+from padp.models.record import holder
+from padp.models.walk import sites, walk
+
+Model = TypeVar("Model", bound=nn.Module)
+Mergeable: TypeAlias = LinearSite | HeadProjection
+
+
+def merge(model: Model, *, keep_on_cpu: bool = False) -> Model:
+    """Put the active adapters of every site into the base's weights: the merged forward is the base's own.
+
+    Computed in float32 or better and refused when not finite. What the weights were is kept until ``unmerge`` (on the CPU
+    if asked). All or nothing: E504 when a site cannot merge, E509 when a weight is tied to another module.
+    """
+    root = holder(model)
+    parts = mergeables(root)
+    merged = [part for part in parts if part.merged]
+    if merged:
+        raise refuse("E504", f"{merged[0].path} is merged already", suggestion="padp.unmerge(model) first")
+    for site in sites(root):
+        if isinstance(site, HiddenSite) and site.in_use():
+            raise refuse("E504", f"{site.path}: what edits hidden states at chosen tokens is no change of a weight",
+                         suggestion="padp.activate the other adapters only, or keep the model unmerged")
+    ready = [part for part in parts if acts(part)]
+    if not ready:
+        raise refuse("E504", "no adapter is active, so there is nothing to merge", suggestion="padp.activate(model, name)")
+    refuse_tied(root, ready)
+    try:
+        for part in ready:
+            part.merge(keep_on_cpu)
+    except BaseException:
+        for part in ready:
+            part.unmerge()
+        raise
+    return model
+
+
+def unmerge(model: Model) -> Model:
+    """Put the base's weights back, bit for bit. E504 when nothing is merged."""
+    parts = [part for part in mergeables(holder(model)) if part.merged]
+    if not parts:
+        raise refuse("E504", "nothing is merged")
+    for part in parts:
+        part.unmerge()
+    return model
+
+
+def mergeables(model: nn.Module) -> list[Mergeable]:
+    """The parts of a model that hold a weight into which an adapter can be merged."""
+    return [part for _, part in walk(model) if isinstance(part, (LinearSite, HeadProjection))]
+
+
+def acts(part: Mergeable) -> bool:
+    """Whether an adapter acts there now."""
+    if isinstance(part, LinearSite):
+        return bool(part.in_use())
+    return part.role in part.site.maps()
+
+
+def refuse_tied(model: nn.Module, parts: list[Mergeable]) -> None:
+    """E509, with both names, when a weight or bias that is to change is another module's too."""
+    owners: defaultdict[tuple[int, int], list[tuple[str, nn.Module]]] = defaultdict(list)
+    for path, module in model.named_modules():
+        for tensor in module._parameters.values():
+            if tensor is not None and not tensor.is_meta:
+                owners[tensor.untyped_storage().data_ptr(), tensor.storage_offset()].append((path, module))
+    for part in parts:
+        for tensor in part.base._parameters.values():
+            if tensor is None or tensor.is_meta:
+                continue
+            others = [path for path, module in owners[tensor.untyped_storage().data_ptr(), tensor.storage_offset()]
+                      if module is not part.base]
+            if others:
+                raise refuse("E509", f"{part.path} is not merged: its weight is tied to {others[0].removesuffix('.base')}, "
+                             "which would change too",
+                             suggestion="leave it out with exclude=, or untie the two before attaching")

@@ -1,0 +1,111 @@
+"""Modules that are trained whole beside the adapters, such as a new classifier: a copy for each adapter, saved with it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any, cast
+
+from torch import nn
+
+from padp.compiler.site import Site, StandIn
+from padp.dsl.diagnostics import refuse
+from padp.models.walk import walk
+
+
+class SavedModule(StandIn):
+    """Stands in the place of ``original``. Calls go to the copy of the active adapter, else to the original.
+
+    ``base``, what others see of it, is the module that calls go to.
+    """
+
+    def __init__(self, original: nn.Module, path: str) -> None:
+        super().__init__()
+        self.path = path
+        self.original = original
+        self.copies = nn.ModuleDict()
+        self.active: str | None = None
+        self.enabled = True
+        self.training = original.training
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.current(*args, **kwargs)
+
+    @property
+    def current(self) -> nn.Module:
+        """The module that calls go to."""
+        return self.copies[self.active] if self.active is not None and self.enabled else self.original
+
+    def add(self, name: str, module: nn.Module) -> None:
+        """The copy of a new adapter, not active yet."""
+        self.copies[name] = module.train(self.training)
+
+    def remove(self, name: str) -> None:
+        """Forget the copy of an adapter."""
+        if self.active == name:
+            self.activate([])
+        del self.copies[name]
+
+    def refuse_together(self, names: list[str]) -> None:
+        """E508 when more than one of these adapters has a copy of this module."""
+        if len(names) > 1:
+            raise refuse("E508", f"{self.path} is saved with {' and '.join(names)}: only one copy can be active",
+                         suggestion=f'padp.activate(model, "{names[0]}")')
+
+    def activate(self, names: list[str]) -> None:
+        """Use the copy of this adapter (or, with no name, the original); only an active copy is trained."""
+        self.refuse_together(names)
+        self.active = names[0] if names else None
+        for name, module in self.copies.items():
+            module.requires_grad_(name == self.active)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "base":  # what StandIn delegates to
+            modules = self.__dict__.get("_modules", {})
+            if "original" not in modules or "copies" not in modules:
+                raise AttributeError(name)
+            return self.current
+        try:
+            return nn.Module.__getattr__(self, name)
+        except AttributeError:
+            if name.startswith("_") or "original" not in self.__dict__.get("_modules", {}):
+                raise
+            return getattr(self.current, name)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Where the module is a sequence."""
+        return cast(Any, self.current)[index]
+
+    def __len__(self) -> int:
+        return len(cast(Any, self.current))
+
+    def __bool__(self) -> bool:
+        return True
+
+
+def copied(model: nn.Module, path: str, targets: Iterable[str] = ()) -> nn.Module:
+    """A trainable copy of a module that is to be saved.
+
+    E511 when adapters sit in it or are about to (``targets``), E509 when it shares a tensor with the rest of the model.
+    """
+    module = model.get_submodule(path)
+    if isinstance(module, SavedModule):
+        module = module.original
+    inside = [f"{path}.{name}" if name else path for name, part in walk(module) if isinstance(part, (Site, StandIn))]
+    inside += [target for target in targets if target == path or target.startswith(path + ".")]
+    if inside:
+        raise refuse("E511", f"modules_to_save: {path} holds the site {inside[0]} of an adapter",
+                     suggestion="leave these sites out with exclude=, or do not save the whole module")
+    own = {id(p): name for name, p in module.named_parameters()}
+    parts = {id(part) for part in module.modules()}
+    for other, part in model.named_modules():
+        tied = [own[id(p)] for p in part._parameters.values() if p is not None and id(p) in own]
+        if tied and id(part) not in parts:
+            raise refuse("E509", f"modules_to_save: {path}.{tied[0]} is tied to {other}: a copy would not be",
+                         suggestion="untie them first, or leave this module out")
+    return copy.deepcopy(module).requires_grad_(True)
+
+
+def saved_modules(model: nn.Module) -> list[SavedModule]:
+    """Every saved module of a model."""
+    return [module for _, module in walk(model) if isinstance(module, SavedModule)]

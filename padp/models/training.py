@@ -1,0 +1,92 @@
+"""What a training loop calls: loss terms, updates after backward, knobs, the parameters to train."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from padp.dsl.diagnostics import refuse
+from padp.dsl.spellings import glyph_name
+from padp.models.attaching import refuse_merged
+from padp.models.record import holder, named, record_of, sites_of, store
+from padp.models.saved import saved_modules
+from padp.models.walk import sites
+
+if TYPE_CHECKING:
+    from padp.compiler.module import AdapterModule
+
+
+def penalty(model: nn.Module) -> Tensor:
+    """The sum of what the active adapters minimise beside the loss, over all sites; 0 when they minimise nothing."""
+    terms = [term for site in sites(holder(model)) for module in site.in_use() if (term := module.penalty()) is not None]
+    if not terms:
+        return torch.zeros((), device=next((p.device for p in model.parameters()), None))
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term.to(total.device)
+    return total
+
+
+def update(model: nn.Module) -> None:
+    """Run the ``after backward`` rules of the active adapters, once for all sites of an adapter, and count the step.
+
+    To be called between ``backward`` and the optimiser's step. E511 while merged.
+    """
+    from padp.compiler import updates
+
+    model = holder(model)
+    refuse_merged(model, "updating adapters")
+    for name in record_of(model).active:
+        modules = [site.module(name) for site in sites_of(model, name).values()]
+        one = record_of(model).attached[name]
+        if any(module.has_updates for module in modules):
+            updates.update(modules, one.steps)
+            for module in modules:
+                module.drop_cache()
+        store(model, record_of(model).with_attached(replace(one, steps=one.steps + 1)))
+
+
+def set_knobs(model: nn.Module, name: str | None = None, **knobs: float) -> None:
+    """Give knobs a new value at every site of the adapters that have them (or of the one called ``name``).
+
+    Greek or ASCII: ``padp.set(model, α=-1)`` is ``padp.set(model, alpha=-1)``. E510 for a knob that no adapter has,
+    E511 while merged; then nothing changed.
+    """
+    model = holder(model)
+    record = record_of(model)
+    refuse_merged(model, "setting a knob")
+    names = list(record.attached) if name is None else [named(record, name).name]
+    modules = [module for each in names for site in sites_of(model, each).values() if (module := site.module(each))]
+    todo: list[tuple[AdapterModule, str, float]] = []
+    for knob, value in knobs.items():
+        having = [(module, known) for module in modules if (known := knob_of(module, knob)) is not None]
+        if not having:
+            there = sorted({known for module in modules for known in module.knobs})
+            raise refuse("E510", f"no attached adapter has a knob called {knob}",
+                         suggestion=f"there are: {', '.join(there)}" if there else "none of them has any knob")
+        todo.extend((module, known, value) for module, known in having)
+    for module, known, value in todo:
+        module.set_knob(known, value)
+        module.drop_cache()
+
+
+def knob_of(module: AdapterModule, name: str) -> str | None:
+    """The knob that a name means, as the module calls it; None when it has no such knob."""
+    return next((knob for knob in module.knobs if glyph_name(knob) == glyph_name(name)), None)
+
+
+def trainable(model: nn.Module, name: str | None = None) -> Iterator[nn.Parameter]:
+    """The parameters that an adapter trains, its saved modules' included; of all active adapters with no name."""
+    model = holder(model)
+    record = record_of(model)
+    names = list(record.active) if name is None else [named(record, name).name]
+    for each in names:
+        for site in sites_of(model, each).values():
+            yield from site.learned(each)
+        for module in saved_modules(model):
+            if each in module.copies:
+                yield from module.copies[each].parameters()

@@ -1,0 +1,39 @@
+"""One traversal of a model: every module once, under the name it had before padp came, padp's own parts left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from torch import nn
+
+from padp.compiler.site import Site, StandIn
+
+
+def walk(module: nn.Module, path: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, nn.Module]]:
+    """(path, module), parents first. What is ours is given where it stands and not entered.
+
+    So nothing has a name that padp made up: ``encoder.query`` is the site, there is no ``encoder.query.base``.
+    """
+    seen = set() if seen is None else seen
+    if id(module) in seen:
+        return
+    seen.add(id(module))
+    yield path, module
+    if isinstance(module, (Site, StandIn)):
+        return
+    for name, child in module.named_children():
+        yield from walk(child, f"{path}.{name}" if path else name, seen)
+
+
+def sites(model: nn.Module) -> list[Site]:
+    """Every site of a model, in the model's order."""
+    return [module for _, module in walk(model) if isinstance(module, Site)]
+
+
+def put_in_place(model: nn.Module, pairs: Iterable[tuple[nn.Module, nn.Module]]) -> None:
+    """For every (old, new) let new stand wherever old stands, also where one module is used under several names."""
+    instead = {id(old): new for old, new in pairs}
+    for _, parent in list(walk(model)):
+        for name, child in parent._modules.items():
+            if child is not None and id(child) in instead:
+                parent._modules[name] = instead[id(child)]

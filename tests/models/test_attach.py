@@ -1,0 +1,319 @@
+"""Adapters on models: what attaching changes and what it leaves, several at once, taking them off."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from conftest import make_llama
+from fakes import HEADS, LORA, PISSA, REFT, ROTATION, VERA
+from torch import Tensor, nn
+
+import padp.models as pm
+from padp.compiler.site import LinearSite
+from padp.models.walk import sites
+
+Refused = Callable[..., Any]
+Batch = dict[str, Tensor]
+
+
+def run(model: nn.Module, batch: Batch) -> Tensor:
+    with torch.no_grad():
+        out = model(**batch)
+    return out.logits if hasattr(out, "logits") else out.last_hidden_state
+
+
+def test_attach_and_detach_leave_the_same_objects(llama: nn.Module, batch: Batch) -> None:
+    llama.model.norm.weight.requires_grad_(False)  # type: ignore[union-attr]
+    before = run(llama, batch)
+    modules = [(name, id(m)) for name, m in llama.named_modules()]
+    flags = [(name, id(p), p.requires_grad) for name, p in llama.named_parameters()]
+    assert pm.attach(llama, LORA) is llama
+    assert not torch.equal(run(llama, batch), before)
+    trained = {name for name, p in llama.named_parameters() if p.requires_grad}
+    assert len(trained) == 2 * 21 and all(name.endswith((".default.A", ".default.B")) for name in trained)
+    assert pm.detach(llama) is llama
+    assert modules == [(name, id(m)) for name, m in llama.named_modules()]
+    assert flags == [(name, id(p), p.requires_grad) for name, p in llama.named_parameters()]
+    assert torch.equal(run(llama, batch), before)
+    assert not any(key.startswith("_padp") for key in llama.__dict__)
+
+
+@pytest.mark.parametrize("family", ["minilm", "gpt2", "llama", "t5", "opt"])
+@pytest.mark.parametrize("adapter", [LORA, ROTATION], ids=lambda a: a.name)
+def test_families(family: str, adapter: Any, request: pytest.FixtureRequest, batch: Batch) -> None:
+    model = request.getfixturevalue(family)
+    if family == "t5":
+        batch = {**batch, "decoder_input_ids": batch["input_ids"]}
+    before = run(model, batch)
+    pm.attach(model, adapter, b=0.0)
+    assert torch.allclose(run(model, batch), before, atol=1e-5)
+    pm.detach(model)
+    pm.attach(model, adapter)
+    adapted = run(model, batch)
+    assert not torch.allclose(adapted, before, atol=1e-3)
+    pm.merge(model)
+    assert torch.allclose(run(model, batch), adapted, atol=1e-4)
+    pm.unmerge(model)
+    assert torch.equal(run(model, batch), adapted)
+    pm.detach(model)
+    assert torch.equal(run(model, batch), before)
+
+
+def test_disabled(llama: nn.Module, batch: Batch, refused: Refused) -> None:
+    before = run(llama, batch)
+    pm.attach(llama, LORA)
+    pm.attach(llama, REFT, name="reft")
+    adapted = run(llama, batch)
+    with pm.disabled(llama):
+        assert torch.equal(run(llama, batch), before)
+        with pm.disabled(llama):
+            pass
+        assert torch.equal(run(llama, batch), before)
+    with pytest.raises(ZeroDivisionError), pm.disabled(llama):
+        _ = 1 / 0
+    assert torch.equal(run(llama, batch), adapted)
+    pm.activate(llama, "default")
+    pm.merge(llama)
+    with refused("E511", "merged"), pm.disabled(llama):
+        pass
+
+
+def test_several_names(llama: nn.Module, batch: Batch, refused: Refused) -> None:
+    base = run(llama, batch)
+    pm.attach(llama, LORA, ["q_proj", "v_proj"], name="one")
+    one = run(llama, batch)
+    pm.attach(llama, PISSA, ["v_proj", "o_proj"], name="two")  # both add: together
+    both = run(llama, batch)
+    assert not torch.equal(one, both)
+    pm.activate(llama, "one")
+    assert torch.equal(run(llama, batch), one)
+    pm.activate(llama, ["two", "one"])
+    assert torch.allclose(run(llama, batch), both, atol=1e-6)
+    pm.activate(llama, [])
+    assert torch.equal(run(llama, batch), base)
+    assert not any(p.requires_grad for p in llama.parameters())
+    pm.activate(llama, ["one", "two"])
+    with refused("E508", "q_proj", "rot", model=llama):
+        pm.attach(llama, ROTATION, ["q_proj", "k_proj"], name="rot")
+    pm.attach(llama, ROTATION, ["q_proj", "k_proj"], name="rot", active=False)
+    assert torch.equal(run(llama, batch), both)
+    with refused("E508", "one", "rot", model=llama):
+        pm.activate(llama, ["rot", "one"])
+    pm.activate(llama, ["rot", "two"])  # at different sites, or adding
+    assert {n.split(".")[-2] for n, p in llama.named_parameters() if p.requires_grad} == {"rot", "two"}
+    with refused("E510", "nobody", "one, two, rot"):
+        pm.activate(llama, "nobody")
+    with refused("E511", "attached already", model=llama):
+        pm.attach(llama, LORA, name="one")
+    pm.detach(llama, "one")
+    pm.detach(llama, "rot")
+    assert {site.path.split(".")[-1] for site in sites(llama)} == {"v_proj", "o_proj"}
+    pm.detach(llama)
+    assert torch.equal(run(llama, batch), base) and not sites(llama)
+    with refused("E510", "no adapter is attached"):
+        pm.detach(llama)
+
+
+def test_state_dict_has_readable_keys_and_loads(llama: nn.Module, batch: Batch) -> None:
+    pm.attach(llama, LORA, ["q_proj"])
+    pm.attach(llama, REFT, name="reft", layers=[1])
+    keys = set(llama.state_dict())
+    assert "model.layers.0.self_attn.q_proj.adapters.default.A" in keys
+    assert "model.layers.0.self_attn.q_proj.base.weight" in keys
+    assert "model.layers.1.padp_hidden.adapters.reft.R" in keys
+    other = make_llama()
+    pm.attach(other, LORA, ["q_proj"], seed=5)
+    pm.attach(other, REFT, name="reft", layers=[1], seed=5)
+    assert not torch.equal(run(other, batch), run(llama, batch))
+    other.load_state_dict(llama.state_dict())
+    assert torch.equal(run(other, batch), run(llama, batch))
+
+
+def test_deepcopy_and_pickle(llama: nn.Module, batch: Batch) -> None:
+    pm.attach(llama, LORA, modules_to_save=["lm_head"])
+    pm.attach(llama, REFT, name="reft")
+    before = run(llama, batch)
+    file = io.BytesIO()
+    torch.save(llama, file)
+    file.seek(0)
+    for other in (copy.deepcopy(llama), torch.load(file, weights_only=False)):
+        assert torch.equal(run(other, batch), before)
+        theirs = {id(t) for t in (*other.parameters(), *other.buffers(), *other.modules())}
+        assert not theirs & {id(t) for t in (*llama.parameters(), *llama.buffers(), *llama.modules())}
+        with torch.no_grad():
+            for p in other.parameters():
+                p.zero_()
+        assert torch.equal(run(llama, batch), before)
+        pm.detach(other)
+        assert not sites(other)
+    assert torch.equal(run(llama, batch), before)
+
+
+def test_seeds_differ_by_site_and_are_reproducible(llama: nn.Module) -> None:
+    pm.attach(llama, LORA, ["q_proj", "o_proj"], seed=3)
+    first = [site.module("default").tensors["A"].clone() for site in sites(llama)]
+    assert len({float(t.detach().sum()) for t in first}) == len(first)
+    pm.detach(llama)
+    torch.manual_seed(99)
+    pm.attach(llama, LORA, ["q_proj", "o_proj"], seed=3)
+    assert all(torch.equal(a, s.module("default").tensors["A"]) for a, s in zip(first, sites(llama), strict=True))
+
+
+@pytest.mark.parametrize(("base", "asked", "given"), [
+    (torch.bfloat16, None, torch.float32), (torch.float16, None, torch.float32), (torch.float64, None, torch.float64),
+    (torch.bfloat16, torch.bfloat16, torch.bfloat16)])
+def test_dtypes(base: torch.dtype, asked: torch.dtype | None, given: torch.dtype, llama: nn.Module, batch: Batch) -> None:
+    llama = llama.to(base)
+    pm.attach(llama, LORA, dtype=asked)
+    assert {p.dtype for p in llama.parameters() if p.requires_grad} == {given}
+    assert run(llama, batch).dtype == base
+
+
+def test_dropout_is_for_additive_forms(llama: nn.Module, batch: Batch, refused: Refused) -> None:
+    with refused("E511", "dropout", "Rotation", model=llama):
+        pm.attach(llama, ROTATION, dropout=0.1)
+    pm.attach(llama, LORA, dropout=0.5)
+    assert torch.equal(run(llama, batch), run(llama, batch))
+    llama.train()
+    assert not torch.equal(run(llama, batch), run(llama, batch))
+
+
+def test_modules_to_save(llama: nn.Module, batch: Batch, refused: Refused) -> None:
+    head = llama.lm_head
+    before = run(llama, batch)
+    pm.attach(llama, LORA, ["q_proj"], b=0.0, modules_to_save=["lm_head", "model.norm"])
+    assert torch.equal(run(llama, batch), before)
+    assert llama.lm_head.weight is not head.weight and llama.lm_head.in_features == 32  # type: ignore[union-attr]
+    trained = {name for name, p in llama.named_parameters() if p.requires_grad}
+    assert {"lm_head.copies.default.weight", "model.norm.copies.default.weight"} < trained
+    with torch.no_grad():
+        llama.lm_head.weight.zero_()  # type: ignore[union-attr]
+    assert float(run(llama, batch).abs().max()) == 0
+    assert set(map(id, pm.trainable(llama))) == {id(p) for p in llama.parameters() if p.requires_grad}
+    with pm.disabled(llama):
+        assert torch.equal(run(llama, batch), before)
+    with refused("E508", "lm_head", model=llama):
+        pm.attach(llama, LORA, ["k_proj"], name="two", modules_to_save=["lm_head"])
+    pm.attach(llama, LORA, ["k_proj"], name="two", b=0.0, modules_to_save=["lm_head"], active=False)
+    pm.activate(llama, "two")
+    assert torch.equal(run(llama, batch), before)  # a copy of the original, not of the other's copy
+    pm.detach(llama, "two")
+    pm.detach(llama)
+    assert llama.lm_head is head and torch.equal(run(llama, batch), before)
+
+
+def test_modules_to_save_and_sites_do_not_overlap(llama: nn.Module, gpt2: nn.Module, refused: Refused) -> None:
+    with refused("E511", "self_attn", "q_proj", model=llama):
+        pm.attach(llama, LORA, ["q_proj"], modules_to_save=["layers.0.self_attn"])
+    pm.attach(llama, LORA, ["q_proj"])
+    with refused("E511", "self_attn", "q_proj", model=llama):
+        pm.attach(llama, LORA, ["gate_proj"], name="two", modules_to_save=["layers.0.self_attn"])
+    with refused("E509", "tied", "wte", model=gpt2):
+        pm.attach(gpt2, LORA, modules_to_save=["lm_head"])
+
+
+def test_shared_tensors_exist_once(llama: nn.Module, batch: Batch, refused: Refused) -> None:
+    pm.attach(llama, VERA, ["q_proj", "down_proj"], r=4)
+    modules = [site.module("default") for site in sites(llama)]
+    assert len({id(m.A) for m in modules}) == 1 and tuple(modules[0].A.shape) == (4, 48)  # n of down_proj
+    assert not modules[0].A.requires_grad
+    pm.attach(llama, VERA, ["k_proj"], name="small", r=4)
+    assert sites(llama)[1].module("small").A is modules[0].A
+    with refused("E506", "gate_proj", "vera.B", "48×4", "32×4", model=llama):
+        pm.attach(llama, VERA, ["gate_proj"], name="large")
+    other = copy.deepcopy(llama)
+    copies = {id(site.module(name).A) for site in sites(other) for name in site.adapters}
+    assert len(copies) == 1 and id(modules[0].A) not in copies
+    other.to(torch.float64)
+    assert {id(site.module(name).A) for site in sites(other) for name in site.adapters} == copies
+    pm.detach(llama)
+    pm.attach(llama, VERA, ["gate_proj"])  # nothing is left of the smaller ones
+    assert tuple(sites(llama)[0].module("default").B.shape) == (48, 4)
+
+
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated")
+def test_checkpointing_of_activations(batch: Batch) -> None:
+    grads = []
+    for reentrant in (None, False, True):
+        llama = make_llama().train()
+        pm.attach(llama, LORA)
+        pm.attach(llama, REFT, name="reft")
+        if reentrant is not None:
+            llama.gradient_checkpointing_enable({"use_reentrant": reentrant})
+            if reentrant:
+                llama.enable_input_require_grads()
+        llama(**batch, labels=batch["input_ids"]).loss.backward()
+        grads.append([p.grad for p in pm.trainable(llama)])
+    assert all(g is not None for g in grads[0])
+    for other in grads[1:]:
+        assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(grads[0], other, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_torch_transformer_layers_do_not_skip_adapters() -> None:
+    torch.manual_seed(0)
+    block = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, dropout=0.0)
+    model = nn.TransformerEncoder(block, 2).eval()
+    assert model.use_nested_tensor
+    x, padding = torch.randn(2, 5, 16), torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    with torch.no_grad():
+        base = model(x, src_key_padding_mask=padding)
+        pm.attach(model, LORA, ["linear1", "linear2"])
+        adapted = model(x, src_key_padding_mask=padding)
+        slow = copy.deepcopy(model).train()(x, src_key_padding_mask=padding)
+        assert not torch.allclose(adapted[0], base[0], atol=1e-3)
+        assert torch.allclose(adapted[0], slow[0], atol=1e-6)
+        pm.detach(model)
+        assert model.use_nested_tensor and not model.layers[0]._forward_pre_hooks
+        assert torch.equal(model(x, src_key_padding_mask=padding), base)
+
+
+def test_under_a_wrapper(llama: nn.Module, batch: Batch, refused: Refused) -> None:
+    class Wrapper(nn.Module):
+        def __init__(self, module: nn.Module) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, **kwargs: Any) -> Any:
+            return self.module(**kwargs)
+
+    pm.attach(llama, LORA)
+    outer = Wrapper(llama)
+    assert len(pm.summary(outer).sites) == 21
+    with pm.disabled(outer):
+        pass
+    with refused("E511", "module, a part of this model"):
+        pm.attach(outer, LORA, name="two")
+    pm.detach(outer)
+    assert not sites(llama)
+
+
+def test_a_seven_billion_model_in_a_second() -> None:
+    from time import perf_counter
+
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    with torch.device("meta"):
+        model = LlamaForCausalLM(LlamaConfig())
+    started = perf_counter()
+    with torch.device("meta"):
+        pm.attach(model, PISSA, b=0.0)
+    took = perf_counter() - started
+    assert len(sites(model)) == 224
+    assert took < 3.0, f"{took:.2f} s"
+
+
+def test_attention_and_linear_sites_do_not_share_a_projection(llama: nn.Module, refused: Refused) -> None:
+    pm.attach(llama, LORA, ["q_proj"])
+    with refused("E508", "Q projection", model=llama):
+        pm.attach(llama, HEADS, name="heads")
+    pm.detach(llama)
+    pm.attach(llama, HEADS)
+    with refused("E508", "q_proj", model=llama):
+        pm.attach(llama, LORA, ["q_proj"], name="lora")
+    assert all(isinstance(m, LinearSite) is False for m in llama.modules())

@@ -1,0 +1,194 @@
+"""One layer with adapters: what it computes, what others see of it, merging it and back."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from fakes import BIAS, LORA, PISSA, ROTATION, Adapter
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from padp.compiler.shared import SharedStore
+from padp.compiler.site import LinearSite, weight_of
+
+Refused = Callable[..., Any]
+
+
+def layer(base: nn.Module, *adapters: Adapter, dtype: torch.dtype = torch.float32, dropout: float = 0.0) -> LinearSite:
+    site = LinearSite(base, "here")
+    W = weight_of(base)
+    for adapter in adapters:
+        settings = adapter.settings()
+        site.add(adapter.name, adapter.build({"m": W.shape[0], "n": W.shape[1]}, variant=None, hyper=settings.hyper,
+                                             weight=W, bias=None, dtype=dtype, device=W.device, dropout=dropout, seed=1,
+                                             shared=SharedStore()))  # type: ignore[arg-type]
+    site.activate([adapter.name for adapter in adapters])
+    return site
+
+
+def bases() -> list[nn.Module]:
+    torch.manual_seed(0)
+    conv = Conv1D(12, 8)
+    nn.init.normal_(conv.bias)
+    return [nn.Linear(8, 12), nn.Linear(8, 12, bias=False), conv]
+
+
+@pytest.mark.parametrize("base", bases(), ids=["linear", "no bias", "Conv1D"])
+@pytest.mark.parametrize("adapters", [(LORA,), (ROTATION,), (LORA, PISSA), (BIAS,), (BIAS, LORA)],
+                         ids=lambda adapters: "+".join(a.name for a in adapters))
+def test_merged_equals_unmerged_and_comes_back_bitwise(base: nn.Module, adapters: tuple[Adapter, ...]) -> None:
+    base = copy.deepcopy(base).double()
+    site = layer(base, *adapters, dtype=torch.float64)
+    x = torch.randn(3, 5, 8, dtype=torch.float64)
+    weight, bias = base.weight.clone(), None if base.bias is None else base.bias.clone()
+    identity = id(base.weight)
+    before = site(x)
+    assert not torch.allclose(before, base(x))
+    for keep_on_cpu in (False, True):
+        site.merge(keep_on_cpu)
+        assert site.merged == tuple(a.name for a in adapters)
+        assert torch.equal(site.eval()(x), base(x))
+        assert torch.allclose(site(x), before, atol=1e-12)
+        site.unmerge()
+        assert torch.equal(base.weight, weight) and id(base.weight) == identity
+        assert base.bias is None if bias is None else torch.equal(base.bias, bias)
+        assert torch.equal(site(x), before)
+
+
+def test_several_additive_adapters_add_in_order() -> None:
+    base = nn.Linear(8, 12)
+    site = layer(base, LORA, PISSA)
+    x = torch.randn(5, 8)
+    assert torch.equal(site(x), base(x) + site.module("Lora").delta(x) + site.module("Pissa").delta(x))
+
+
+def test_adapters_that_do_more_than_add_are_alone(refused: Refused) -> None:
+    site = layer(nn.Linear(8, 12), LORA)
+    other = layer(site.base, ROTATION).module("Rotation")
+    site.add("Rotation", other)
+    with refused("E508", "here", "Lora and Rotation", "Rotation does not only add", model=site):
+        site.activate(["Lora", "Rotation"])
+    assert site.active == ("Lora",)
+    site.activate(["Rotation"])
+    assert [p.requires_grad for p in site.learned("Lora")] == [False, False]
+    with refused("E510", "nobody"):
+        site.activate(["nobody"])
+
+
+@pytest.mark.parametrize("base", bases(), ids=["linear", "no bias", "Conv1D"])
+def test_what_looks_at_the_layer_goes_on_working(base: nn.Module) -> None:
+    site = layer(base, LORA)
+    assert site.weight is base.weight and site.bias is base.bias
+    assert (site.in_features, site.out_features) == (8, 12)
+    if isinstance(base, Conv1D):
+        assert site.nf == 12
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = site.nothing
+    fresh = nn.Parameter(torch.zeros_like(base.weight))
+    old, site.weight = site.weight, fresh  # as transformers ties weights
+    assert base.weight is fresh and "weight" not in site._parameters
+    base.weight = old
+
+
+def test_the_site_takes_over_the_mode(refused: Refused) -> None:
+    base = nn.Linear(8, 12).eval()
+    site = layer(base, LORA, dropout=0.5)
+    assert not site.training and not site.module("Lora").training
+    x = torch.randn(5, 8)
+    assert torch.equal(site(x), site(x))
+    assert not torch.equal(site.train()(x), site(x))
+
+
+def test_deepcopy_is_independent() -> None:
+    site = layer(nn.Linear(8, 12), LORA)
+    x = torch.randn(5, 8)
+    before = site(x)
+    other = copy.deepcopy(site)
+    assert torch.equal(other(x), before)
+    with torch.no_grad():
+        other.module("Lora").A.zero_()
+        other.base.weight.zero_()
+    assert torch.equal(site(x), before) and not torch.equal(other(x), before)
+    site.merge()
+    third = copy.deepcopy(site)
+    third.unmerge()
+    assert torch.equal(third(x), before)
+
+
+def test_no_training_while_merged(refused: Refused) -> None:
+    site = layer(nn.Linear(8, 12), LORA).train()
+    x = torch.randn(5, 8)
+    site.merge()
+    with refused("E511", "merged", "unmerge"):
+        site(x)
+    with torch.no_grad():
+        site(x)
+    site.eval()(x)
+    with refused("E504", "merged already"):
+        site.merge()
+    with refused("E511", "merged"):
+        site.activate([])
+    with refused("E511", "merged"):
+        site.set_knob("α", 0.0)
+    site.unmerge()
+    site.unmerge()
+    site.train()(x).sum().backward()
+    assert site.tensors["B"].grad is not None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_not_finite_is_not_merged(value: float, refused: Refused) -> None:
+    site = layer(nn.Linear(8, 12), LORA)
+    with torch.no_grad():
+        site.tensors["B"].fill_(value)
+    with refused("E504", "not finite", model=site):
+        site.merge()
+    assert site.merged == ()
+
+
+def test_half_overflow_is_not_merged(refused: Refused) -> None:
+    site = layer(nn.Linear(8, 12).half(), LORA)
+    with torch.no_grad():
+        site.tensors["B"].fill_(1e4)
+        site.tensors["A"].fill_(1e3)  # finite in float32, in which it is computed, not in float16
+    with refused("E504", "not finite in torch.float16", model=site):
+        site.merge()
+
+
+def test_merges_in_float32_on_half_bases() -> None:
+    base = nn.Linear(8, 12).bfloat16()
+    site = layer(base, LORA)
+    W, change = base.weight.float(), 2 * site.tensors["B"] @ site.tensors["A"]
+    kept = base.weight.clone()
+    site.merge()
+    assert torch.equal(base.weight, (W + change).bfloat16())
+    site.unmerge()
+    assert torch.equal(base.weight, kept)
+    assert site(torch.randn(2, 8).bfloat16()).dtype == torch.bfloat16
+
+
+def test_modules_a_linear_site_cannot_take(refused: Refused) -> None:
+    with refused("E502", "Embedding"):
+        LinearSite(nn.Embedding(3, 4), "words")
+    with refused("E502", "never calls"):
+        LinearSite(nn.MultiheadAttention(8, 2).out_proj)
+
+
+def test_weights_that_are_computed_are_not_merged(refused: Refused) -> None:
+    base = nn.utils.parametrizations.weight_norm(nn.Linear(8, 12))
+    site = layer(base, LORA)
+    with refused("E504", "parametrization"):
+        site.merge()
+
+
+def test_autocast() -> None:
+    site = layer(nn.Linear(8, 12), LORA, PISSA)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = site(torch.randn(3, 8))
+    assert y.dtype == torch.bfloat16  # the base's, which the sum keeps
+    y.float().sum().backward()
+    assert all(p.grad is not None for name in site.active for p in site.learned(name))

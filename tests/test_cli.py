@@ -1,0 +1,233 @@
+"""The command line: what it prints, and that its exit status is 0 clean, 1 findings, 2 usage, 3 a bug of ours."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import padp.cli.targets
+from padp.cli import BUG, CLEAN, FINDINGS, USAGE, main
+from padp.cli.options import Usage, hyperparameters, sizes
+
+WRONG = """adapter Wrong(r = 4) on linear(W ∈ ℝ^{m×n})
+A ∈ ℝ^{r×n}: learned, init = kaiming
+B ∈ ℝ^{m×r}: learned, init = 0
+y ← (W + A @ B) @ x
+"""
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """``run("check", "lora")`` → exit status, standard output, standard error."""
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        status = main(arguments)
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return status, out, err
+
+    return command
+
+
+@pytest.fixture
+def wrong(tmp_path: Path) -> str:
+    path = tmp_path / "wrong.padp"
+    path.write_text(WRONG, encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    tensors: dict[str, Any] = {"wte.weight": np.zeros((50, 8), dtype=np.float32)}
+    for i in range(3):
+        tensors[f"layers.{i}.up.weight"] = np.zeros((12, 8), dtype=np.float32)
+        tensors[f"layers.{i}.down.weight"] = np.zeros((8, 12), dtype=np.float32)
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 8, "num_attention_heads": 2}))
+    return str(tmp_path)
+
+
+# ---------------------------------------------------------------- check
+
+
+def test_check_clean(run: Run) -> None:
+    status, out, err = run("check", "lora", "oft")
+    assert (status, err) == (CLEAN, "")
+    assert out.strip() == "nothing found in 2 files"
+
+
+def test_check_findings(run: Run, wrong: str) -> None:
+    status, out, _ = run("check", wrong)
+    assert status == FINDINGS
+    assert "E301" in out and "wrong.padp:4" in out and "1 error in 1 file" in out
+
+
+def test_check_json(run: Run, wrong: str) -> None:
+    status, out, _ = run("check", wrong, "lora", "--format", "json")
+    assert status == FINDINGS
+    (finding,) = json.loads(out)
+    assert finding["code"] == "E301" and finding["severity"] == "error"
+    assert run("check", "lora", "--format", "json")[:2] == (CLEAN, "[]\n")
+
+
+def test_check_github(run: Run, wrong: str) -> None:
+    status, out, _ = run("check", wrong, "--format", "github")
+    assert status == FINDINGS
+    assert out.startswith("::error ") and "line=4" in out and "E301" in out
+    assert len(out.splitlines()) == 1
+
+
+def test_check_standard_input(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(WRONG))
+    assert run("check", "-")[0] == FINDINGS
+
+
+def test_check_one_variant(run: Run) -> None:
+    assert run("check", "ia3", "--variant", "attention")[0] == CLEAN
+    status, out, _ = run("check", "ia3", "--variant", "nothing")
+    assert status == FINDINGS
+    assert "E208" in out and "attention" in out
+
+
+def test_what_is_not_there(run: Run, tmp_path: Path) -> None:
+    assert "lora" in run("check", "lorra")[2]
+    assert run("check", "lorra")[0] == USAGE
+    assert run("check", str(tmp_path))[0] == USAGE
+    binary = tmp_path / "binary.padp"
+    binary.write_bytes(b"\xff\xfe\x00")
+    assert run("check", str(binary))[0] == USAGE
+
+
+# ---------------------------------------------------------------- count
+
+
+def test_count_formula(run: Run) -> None:
+    status, out, _ = run("count", "oft")
+    assert status == CLEAN
+    assert "n(k − 1)/2" in out
+
+
+def test_count_one_site(run: Run) -> None:
+    status, out, _ = run("count", "lora", "--size", "m=4096,n=4096", "--set", "r=8")
+    assert status == CLEAN
+    assert "65,536" in out
+    assert "131,072" in run("count", "lora", "--size", "m=4096,n=4096", "--set", "r=16")[1]
+
+
+def test_count_a_model(run: Run, model: str) -> None:
+    status, out, _ = run("count", "lora", "--model", model, "--set", "r=2")
+    assert status == CLEAN
+    assert f"{6 * 2 * (12 + 8):,}" in out
+    status, out, _ = run("count", "lora", "--model", model, "--set", "r=2", "--targets", "up")
+    assert status == CLEAN
+    assert f"{3 * 2 * (12 + 8):,}" in out
+
+
+def test_count_hidden_sites(run: Run, model: str) -> None:
+    status, out, _ = run("count", "reft", "--model", model, "--set", "r=2")
+    assert status == CLEAN
+    assert "3" in out
+
+
+def test_count_refusals(run: Run, model: str) -> None:
+    assert run("count", "lora", "--size", "m=0,n=4")[0] == USAGE
+    assert run("count", "lora", "--size", "m=4")[0] == USAGE
+    assert run("count", "lora", "--size", "m=4,n=4,z=4")[0] == USAGE
+    assert run("count", "lora", "--model", model + "/none")[0] == USAGE
+    status, _, err = run("count", "lora", "--size", "m=4,n=4", "--set", "rank=2")
+    assert status == FINDINGS and "E507" in err
+    status, _, err = run("count", "oft", "--size", "m=4,n=100", "--set", "k=32")
+    assert status == FINDINGS and "E501" in err and "100" in err
+    status, _, err = run("count", "lora", "--model", model, "--targets", "q_proj")
+    assert status == FINDINGS and "E503" in err
+
+
+def test_count_refuses_a_cut_file(run: Run, model: str) -> None:
+    file = Path(model, "model.safetensors")
+    file.write_bytes(file.read_bytes()[:-1])
+    status, _, err = run("count", "lora", "--model", model)
+    assert status == FINDINGS and "E505" in err and "cut short" in err
+
+
+# ---------------------------------------------------------------- show, targets, explain
+
+
+def test_show_without_sizes(run: Run) -> None:
+    status, out, _ = run("show", "lora")
+    assert status == CLEAN
+    assert "B ∈ ℝ^{m×r}" in out and "r(m + n)" in out
+
+
+def test_show_with_sizes(run: Run) -> None:
+    status, out, _ = run("show", "lora", "--size", "m=64,n=32", "--tokens", "128")
+    assert status == CLEAN
+    assert "def forward" in out and "128 tokens" in out
+
+
+def test_show_ascii(run: Run) -> None:
+    status, out, _ = run("show", "lora", "--ascii")
+    assert status == CLEAN
+    assert "R^{m x r}" in out.split("shapes")[0]
+
+
+def test_targets(run: Run, model: str) -> None:
+    status, out, _ = run("targets", model)
+    assert status == CLEAN
+    assert "6 linear layers" in out and "12×8" in out and "wte" not in out.replace("wte,", "")
+    assert "3 linear layers" in run("targets", model, "--targets", "up")[1]
+    assert "3 linear layers" in run("targets", model, "--exclude", "up")[1]
+
+
+def test_explain(run: Run) -> None:
+    status, out, _ = run("explain", "e301")
+    assert status == CLEAN
+    assert out.startswith("## E301 · shapes do not fit")
+    assert "E502" in run("explain")[1]
+    assert run("explain", "E999")[0] == USAGE
+
+
+# ---------------------------------------------------------------- the rest
+
+
+@pytest.mark.parametrize("arguments", [[], ["nothing"], ["check"], ["count", "lora", "--size"]], ids=str)
+def test_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == USAGE
+    assert "usage: padp" in capsys.readouterr().err
+
+
+def test_a_bug_of_ours_is_said_without_a_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(arguments: object) -> int:
+        raise KeyError("inner")
+
+    monkeypatch.setattr(padp.cli.targets, "run", broken)
+    status, _, err = run("targets", "x")
+    assert status == BUG
+    assert "a bug in padp: KeyError: 'inner'" in err
+
+
+def test_options() -> None:
+    assert sizes("m=4, n=8") == {"m": 4, "n": 8}
+    assert hyperparameters(["r=8", "alpha=0.5,positions=f7+l7"]) == {"r": 8, "alpha": 0.5, "positions": "f7+l7"}
+    for bad in ("m", "m=", "=4", "m=-1", "m=1.5", "m=4,m=5"):
+        with pytest.raises(Usage):
+            sizes(bad)
+    with pytest.raises(Usage):
+        hyperparameters(["r=1", "r=2"])
+
+
+def test_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "padp", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"padp {padp.__version__}\n"
