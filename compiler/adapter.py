@@ -189,8 +189,8 @@ class Adapter:
 
     # ------------------------------------------------------------ compiling
 
-    def compiled(self, sizes: Mapping[str, int], variant: str | None, hyper: Mapping[str, Any], has_bias: bool,
-                 where: str = "") -> tuple[Compiled, dict[str, int]]:
+    def compiled(self, sizes: Mapping[str, int], variant: str | None, hyper: Mapping[str, Any],
+                 has_bias: bool | frozenset[str], where: str = "") -> tuple[Compiled, dict[str, int]]:
         """The graphs for these sizes, and all dimensions. Equal sizes are compiled once."""
         from padp.compiler.compiled import compile_method
 
@@ -222,7 +222,9 @@ class Adapter:
         """An adapter module for a site of these sizes."""
         from padp.compiler.module import AdapterModule
 
-        has_bias = bias is not None or (isinstance(weight, dict) and any(k.startswith("b_") for k in weight))
+        has_bias: bool | frozenset[str] = bias is not None
+        if isinstance(weight, Mapping):
+            has_bias = frozenset(k for k in weight if k.startswith("b_"))
         compiled, solved = self.compiled(sizes, variant, hyper, has_bias)
         return AdapterModule(self, compiled, variant, hyper, solved, weight=weight, bias=bias, dtype=dtype,
                              device=device, dropout=dropout, seed=seed, shared=shared)

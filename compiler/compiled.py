@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from padp.compiler import build as b
+from padp.compiler.attention import attention_maps
 from padp.compiler.elaborate import Elaborated, Learned, elaborate
 from padp.compiler.emit import Stage, emit, step_values
 from padp.compiler.ir import Node, walk
@@ -46,10 +47,12 @@ class Compiled:
     merged: Stage | None
     penalty: Stage | None
     planner: Planner
-    output: Low
+    outputs: tuple[Low, ...]
     why_not_mergeable: str | None
     needs_weight: bool
     has_bias: bool
+    roles: tuple[tuple[str, bool], ...] = ()
+    joint: bool = False
 
     @property
     def additive(self) -> bool:
@@ -64,7 +67,7 @@ def python_names(method: Method) -> dict[str, str]:
     return taken
 
 
-def compile_method(method: Method, sizes: Mapping[str, int], hyper: Mapping[str, Any], has_bias: bool,
+def compile_method(method: Method, sizes: Mapping[str, int], hyper: Mapping[str, Any], has_bias: bool | frozenset[str],
                    tokens: int = TOKENS) -> Compiled:
     """The compiled form of a resolved program at these sizes. Equal arguments give the same object."""
     key = (id(method), tuple(sorted(sizes.items())), tuple(sorted(hyper.items(), key=lambda i: i[0])), has_bias, tokens)
@@ -74,7 +77,7 @@ def compile_method(method: Method, sizes: Mapping[str, int], hyper: Mapping[str,
 class _Key:
     """A hashable bundle of arguments; the method is kept alive with it."""
 
-    def __init__(self, key: Any, method: Method, sizes: dict[str, int], hyper: dict[str, Any], has_bias: bool,
+    def __init__(self, key: Any, method: Method, sizes: dict[str, int], hyper: dict[str, Any], has_bias: bool | frozenset[str],
                  tokens: int) -> None:
         self.key, self.method, self.sizes, self.hyper = key, method, sizes, hyper
         self.has_bias, self.tokens = has_bias, tokens
@@ -94,10 +97,13 @@ def _compile(k: _Key) -> Compiled:
     if errors:
         raise PadpError(errors)
     names = python_names(method)
+    if method.site == "attention":
+        return _compile_attention(k, typed, names)
     weight = next((n for n in [typed.names.get("W")] if n is not None and n.op == "weight"), None)
-    planner = Planner(typed.graph, weight, k.tokens, has_bias=k.has_bias)
+    has_bias = bool(k.has_bias)
+    planner = Planner(typed.graph, weight, k.tokens, has_bias=has_bias)
     total = typed.output
-    if method.site == "linear" and k.has_bias and not typed.mentions_bias:
+    if method.site == "linear" and has_bias and not typed.mentions_bias:
         total = b.add(typed.graph, total, typed.graph.node("bias", (), ("bias",), total.type))
     simple = planner.rules(total)
     try:
@@ -109,15 +115,31 @@ def _compile(k: _Key) -> Compiled:
     roots = [r for r in (output, delta, penalty) if r is not None]
     kept = tuple(kept_values(*roots))
     steps = step_values(output)
-    merged, why = _merged(planner, method, simple, kept, names, has_bias=k.has_bias or _adds_constant(simple))
+    merged, why = _merged(planner, method, simple, kept, names, has_bias=has_bias or _adds_constant(simple))
     return Compiled(
         method, typed, typed.parameters, names, kept,
         emit([output], method.source, names, kept), emit(steps, method.source, names, kept) if steps else None,
         emit([output], method.source, names, kept, steps),
         emit([delta], method.source, names, kept) if delta is not None else None, merged,
         emit([penalty], method.source, names, kept) if penalty is not None else None,
-        planner, output, why, any(n.op == "weight" for n in walk(simple) if n is not weight) or _reads_weight(output),
-        k.has_bias)
+        planner, (output,), why, any(n.op == "weight" for n in walk(simple) if n is not weight) or _reads_weight(output),
+        has_bias)
+
+
+def _compile_attention(k: _Key, typed: Elaborated, names: Mapping[str, str]) -> Compiled:
+    """The maps of every head as one graph; it has no tokens, so all of it is the step stage."""
+    method = k.method
+    planner = Planner(typed.graph, None, k.tokens, has_bias=False)
+    maps, joint = attention_maps(typed, planner.rules)
+    roots = [planner.value(n) for m in maps.values() for n in (m.matrix, m.offset) if n is not None]
+    penalty = planner.value(planner.rules(typed.penalty)) if typed.penalty is not None else None
+    kept = tuple(kept_values(*roots, *([penalty] if penalty is not None else [])))
+    stage = emit(roots, method.source, names, kept)
+    return Compiled(
+        method, typed, typed.parameters, names, kept, stage, stage, stage, None, None,
+        emit([penalty], method.source, names, kept) if penalty is not None else None, planner, tuple(roots),
+        "an attention is merged into its projections, head by head", True, bool(k.has_bias),
+        tuple((role, m.offset is not None) for role, m in maps.items()), joint)
 
 
 def _reads_weight(output: Low) -> bool:

@@ -81,6 +81,11 @@ def show(value: Any) -> str:
     """A dimension as people write it: ``n(k − 1)/2``, ``r(m + n)``."""
     if not isinstance(value, sp.Expr):
         return str(value)
+    differences = {x: sp.Symbol(x.name[1:-1].split(" − ")[0]) - sp.Symbol(x.name[1:-1].split(" − ")[1])
+                   for x in value.free_symbols if isinstance(x, sp.Symbol) and x.name.startswith("(")}
+    if differences:  # symbols called (m − n) stand for what they say
+        plain = {x: sp.Symbol(str(x)) for x in value.free_symbols if x not in differences}
+        value = sp.expand(value.subs(differences).subs(plain))
     return _show(sp.factor(value) if value.is_polynomial(*value.free_symbols) else value, 0)
 
 

@@ -109,7 +109,7 @@ class _State:
 
 
 def elaborate(method: Method, sizes: Mapping[str, Any] | None = None, hyper: Mapping[str, Any] | None = None,
-              has_bias: bool = True, assume: tuple[tuple[Test, bool], ...] = (),
+              has_bias: bool | frozenset[str] = True, assume: tuple[tuple[Test, bool], ...] = (),
               hypotheses: Mapping[int, Mapping[str, SpaceTerm]] | None = None) -> Elaborated:
     """The typed IR of ``method``: symbolic without ``sizes``, concrete with them.
 
@@ -188,6 +188,13 @@ def _bind_numbers(s: _State, sizes: Mapping[str, Any] | None, hyper: Mapping[str
             delta = sp.Symbol(f"({big.name} − {small.name})", integer=True, nonnegative=True)
             value = s.sizes[small.name] + delta
             s.sizes[big.name], s.env[big.name] = value, s.g.const(value)
+    for test in s.method.relations:  # e ≤ d: d is e + δ with δ ≥ 0
+        big, small = (test.right, test.left) if test.op in ("≤", "<") else (test.left, test.right)
+        if test.op in ("≤", "<", "≥", ">") and isinstance(big, Var) and isinstance(small, Var) and \
+                big.name not in named and small.name in s.env and s.env[small.name].op == "const":
+            delta = sp.Symbol(f"({big.name} − {small.name})", integer=True, nonnegative=True)
+            value = s.env[small.name].value + delta
+            s.sizes[big.name], s.env[big.name] = value, s.g.const(value)
     for test in s.method.relations:  # in order, so that N = ceil(q/r) sees q
         if test.op != "=" or not isinstance(test.left, Var) or test.right is None:
             continue
@@ -226,13 +233,14 @@ def _dimension_names(method: Method) -> set[str]:
     return {n for n in found if n not in bound and n not in ("π", "I") and n not in lets}
 
 
-def _bind_site(s: _State, has_bias: bool) -> None:
+def _bind_site(s: _State, has_bias: bool | frozenset[str]) -> None:
     for bound in s.method.bound:
         type_ = space_type(s, bound.space)
         if bound.name in ("x", "h"):
             s.env[bound.name] = s.g.node("input", (), (bound.name,), type_)
         elif bound.name == "bias" or bound.name.startswith("b_"):
-            s.env[bound.name] = s.g.node("bias", (), (bound.name,), type_) if has_bias else b.zeros(s.g, type_)
+            there = bound.name in has_bias if isinstance(has_bias, frozenset) else has_bias
+            s.env[bound.name] = s.g.node("bias", (), (bound.name,), type_) if there else b.zeros(s.g, type_)
         else:
             s.env[bound.name] = s.g.node("weight", (), (bound.name,), type_)
 
@@ -300,10 +308,15 @@ def start_of(s: _State, init: Term, type_: Type) -> Start:
     if node.type.kind != "unknown" and type_.kind != "unknown":
         if node.type.rank == 0 and type_.rank:
             node = b.scale(s.g, node, b.full(s.g, 1, type_))
-        elif not b.fits(_free(s, node, type_).type.shape, type_.shape):
+        elif not _fits_each(_free(s, node, type_).type, type_):
             report(s, "E301", f"the start has the shape {node.type}, the declaration says {type_}", init.span)
         node = _free(s, node, type_)
     return Start(node=node)
+
+
+def _fits_each(start: Type, type_: Type) -> bool:
+    """Whether a start has the declared shape, or that of each item of a declared family."""
+    return b.fits(start.item, type_.item) and (not start.family or b.fits(start.family, type_.family))
 
 
 def _free(s: _State, node: Node, type_: Type) -> Node:
@@ -329,21 +342,28 @@ def _output(s: _State) -> tuple[Node, bool]:
         report(s, "E207", f"the program never assigns {name}", s.method.span, f"{name} ← …")
         return s.g.node("missing", (), (), UNKNOWN), True
     mentions = any(n.op == "bias" for n in walk(value))
-    expected = {"y": (_row_count(s),)}.get(name)
-    if value.type.kind != "unknown" and value.op != "attn":
-        wanted = expected if expected is not None else s.env["h"].type.item if name != "h" else \
-            next(x for x in walk(value) if x.op == "input").type.item if depends(value, lambda n: n.op == "input") \
-            else value.type.item
-        if wanted is not None and s.method.site != "attention" and not b.fits(value.type.item, wanted):
-            span = next((sp_ for n, v, sp_ in reversed(s.history) if n == name), s.method.span)
-            report(s, "E301", f"{name} is {value.type}, it must be ℝ^{{{'×'.join(show(d) for d in wanted)}}}", span)
-            return b.opaque(s.g, "misfit", value), mentions
+    wanted = {"linear": _row_count(s), "hidden": _bound_item(s, "h")}.get(s.method.site)
+    if value.type.kind != "unknown" and wanted is not None and not b.fits(value.type.item, wanted):
+        span = next((where for n, _, where in reversed(s.history) if n == name), s.method.span)
+        report(s, "E301", f"{name} is {value.type}, it must be ℝ^{{{'×'.join(show(d) for d in wanted)}}}", span)
+        return b.opaque(s.g, "misfit", value), mentions
+    if value.type.kind not in ("unknown", "real") and value.op != "attn":
+        span = next((where for n, _, where in reversed(s.history) if n == name), s.method.span)
+        report(s, "E306", f"{name} is {value.type}, it must be real", span, "Re(…)")
+        return b.opaque(s.g, "misfit", value), mentions
     return value, mentions
 
 
-def _row_count(s: _State) -> Any:
-    weight = s.env.get("W")
-    return weight.type.item[0] if weight is not None and weight.type.rank == 2 else None
+def _bound_item(s: _State, name: str) -> tuple[Any, ...] | None:
+    """The item shape of what the site provides under that name."""
+    bound = next((x for x in s.method.bound if x.name == name), None)
+    return None if bound is None else space_type(s, bound.space).item
+
+
+def _row_count(s: _State) -> tuple[Any, ...] | None:
+    """The shape of y: the rows of W."""
+    item = _bound_item(s, "W")
+    return None if item is None else item[:1]
 
 
 # ---------------------------------------------------------------- statements

@@ -104,7 +104,7 @@ def emit(roots: Sequence[Low], source: Source, names: Mapping[str, str], kept: S
             name += "_"
         used.add(name)
         leaves.append(key)
-        return graph.placeholder(name)
+        return graph.create_node("placeholder", name, name=name)
 
     needed = _needed(roots, stored, outside)
     like: fx.Node | None = None

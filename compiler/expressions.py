@@ -569,8 +569,6 @@ class Reader:
                 return t.Transpose(term, span)
             case s.Inverted():
                 return t.Inverse(term, span)
-            case s.Raised(exponent=s.Name(text="T")) if scope.find("T") is None:
-                return t.Transpose(term, span)
             case s.Raised(exponent=s.Number(value=-1) | s.Unary(op="-", operand=s.Number(value=1))):
                 return t.Inverse(term, span)
             case s.Raised(exponent=exponent):

@@ -100,6 +100,9 @@ class AdapterModule(nn.Module):
             self._register(name, p, leaves["param", name], dtype)
         for k, tensor in enumerate(kept):
             stored = tensor.to(dtype) if tensor.is_floating_point() else tensor
+            if stored.is_floating_point() and device.type != "meta" and not bool(torch.isfinite(stored).all()):
+                raise refuse("E511", f"{self.adapter.name}: what is computed from W when it is attached is not finite; "
+                             "a weight is not finite, or a matrix that is inverted is singular")
             self.register_buffer(f"kept_{k}", stored.detach().contiguous().clone())
 
     def _start(self, name: str, p: Learned, dtype: torch.dtype, device: torch.device, seed: int,
@@ -140,7 +143,7 @@ class AdapterModule(nn.Module):
 
     # ------------------------------------------------------------ what is read when a graph runs
 
-    def _arguments(self, stage: Stage, base: nn.Module | None, steps: list[Tensor] | None = None,
+    def arguments(self, stage: Stage, base: nn.Module | None, steps: list[Tensor] | None = None,
                    weight: Tensor | None = None, bias: Tensor | None = None) -> list[Tensor]:
         out: list[Tensor] = []
         for kind, name in stage.leaves:
@@ -183,17 +186,17 @@ class AdapterModule(nn.Module):
             return cast(Tensor, y + self.delta(nn.functional.dropout(x, self.dropout)).to(y.dtype))
         if torch.is_grad_enabled() or self.training or torch.compiler.is_compiling():
             self._cache = None
-            return cast(Tensor, plan.train.graph(x, base, self.training, *self._arguments(plan.train, base)))
-        steps = self._steps(base)
-        return cast(Tensor, plan.token.graph(x, base, False, *self._arguments(plan.token, base, steps)))
+            return cast(Tensor, plan.train.graph(x, base, self.training, *self.arguments(plan.train, base)))
+        steps = self.steps(base)
+        return cast(Tensor, plan.token.graph(x, base, False, *self.arguments(plan.token, base, steps)))
 
-    def _steps(self, base: nn.Module | None) -> list[Tensor]:
+    def steps(self, base: nn.Module | None) -> list[Tensor]:
         """The step stage, kept until something may have changed it."""
         stage = self.compiled.step
         if stage is None:
             return []
         if self._cache is None:
-            made = stage.graph(self.like, base, False, *self._arguments(stage, base))
+            made = stage.graph(self.like, base, False, *self.arguments(stage, base))
             self._cache = list(made) if isinstance(made, (tuple, list)) else [made]
         return self._cache
 
@@ -202,13 +205,13 @@ class AdapterModule(nn.Module):
         stage = self.compiled.delta
         if stage is None:
             raise refuse("E508", f"{self.adapter.name} does not only add to the base's output")
-        return cast(Tensor, stage.graph(x, None, self.training, *self._arguments(stage, None)))
+        return cast(Tensor, stage.graph(x, None, self.training, *self.arguments(stage, None)))
 
     def penalty(self) -> Tensor | None:
         """What the program minimises beside the loss, or None."""
         stage = self.compiled.penalty
         return None if stage is None else cast(Tensor, stage.graph(self.like, None, self.training,
-                                                                   *self._arguments(stage, None)))
+                                                                   *self.arguments(stage, None)))
 
     @property
     def has_updates(self) -> bool:
@@ -237,7 +240,7 @@ class AdapterModule(nn.Module):
             if stage is None:
                 return self._merged_by_columns(W, b)
             arguments = [a.to(wide) if a.is_floating_point() else a
-                         for a in self._arguments(stage, None, weight=W, bias=b)]
+                         for a in self.arguments(stage, None, weight=W, bias=b)]
             made = stage.graph(self.like, None, False, *arguments)
             if isinstance(made, Tensor):
                 return made, b
@@ -248,7 +251,7 @@ class AdapterModule(nn.Module):
         base = _Plain(W, b)
         stage = self.compiled.train
         arguments = [a.to(W.dtype) if a.is_floating_point() else a
-                     for a in self._arguments(stage, base, weight=W, bias=b)]
+                     for a in self.arguments(stage, base, weight=W, bias=b)]
         n = W.shape[1]
         zero = stage.graph(W.new_zeros(n), base, False, *arguments)
         columns = stage.graph(torch.eye(n, dtype=W.dtype, device=W.device), base, False, *arguments)
@@ -279,9 +282,7 @@ class AdapterModule(nn.Module):
     @property
     def joint(self) -> bool:
         """Whether an attention program changes Q and K together."""
-        from padp.compiler.attention import is_joint
-
-        return self.compiled.method.site == "attention" and is_joint(self.compiled)
+        return self.compiled.joint
 
     def head_maps(self) -> dict[str, HeadMap]:
         """For an attention site: the map of every head, by role."""

@@ -380,14 +380,14 @@ class _Resolver:
             if name in open_:
                 self.report("E106", f"the function {name} calls itself ({' → '.join([*open_, name])})",
                             self.definitions[name][2], once=name, suggestion="write a loop")
-                return LONGEST_EXPANSION
+                return 0
             if name not in size:
                 open_.append(name)
                 total = sum(1 for _ in walk(self.definitions[name][1]))
                 for callee in self.callees(name):
                     total = min(total + visit(callee), LONGEST_EXPANSION + 1)
                 open_.pop()
-                size[name] = total
+                size.setdefault(name, total)
             return size[name]
 
         for name in list(self.definitions):
@@ -485,7 +485,7 @@ class _Resolver:
                 self.report("E204", f"`{role.name}` is written `{wanted}`", role.span, suggestion=wanted)
             else:
                 roles[role.name] = role
-        if ("learned" in roles) == ("frozen" in roles):
+        if ("learned" in roles) == ("frozen" in roles) and all(r.name in ROLES for r in d.roles):
             self.report("E204", "a declared tensor is either learned or frozen", d.span,
                         suggestion=f"{d.names[0].text} ∈ …: learned, init = 0")
         frozen = "frozen" in roles and "learned" not in roles

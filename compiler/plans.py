@@ -51,7 +51,7 @@ def plan_of(compiled: Compiled) -> Plan:
     """The training plan of a compiled program."""
     source = compiled.method.source
     steps: list[PlanStep] = []
-    for low in order(compiled.output):
+    for low in order(*compiled.outputs):
         if low.prim in LEAVES or low.prim in VIEWS or low.prim in ("as_is", "as_rows", "from_rows"):
             continue
         line, _ = source.position(low.span.start)

@@ -83,7 +83,7 @@ class Scope:
 
 def nearest(text: str, known: Iterable[str]) -> list[str]:
     """At most three names that look like ``text``."""
-    return get_close_matches(text, sorted(set(known) - {text}), n=3, cutoff=0.6)
+    return get_close_matches(text, sorted(set(known) - {text}), n=3, cutoff=0.5)
 
 
 def walk(tree: Any) -> Iterator[Any]:

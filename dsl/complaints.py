@@ -46,9 +46,10 @@ def explain(error: UnexpectedInput, source: Source, text: str, line: Span) -> Di
     said = code[: place.start - line.start].rpartition(";")[2]
     for complaint in _complaints().get(_key(error), ()):
         if re.search(complaint.after, said):
-            whole = re.sub(r"\s+", " ", code).strip()
+            whole = " ".join(code.split())
             message = complaint.message.replace("{seen}", seen)
-            suggestion = complaint.suggestion.replace("{seen}", seen).replace("{line}", whole if len(whole) < 60 else "…")
+            suggestion = complaint.suggestion.replace("{line}", whole if len(whole) < 60 else "…")
+            suggestion = suggestion.replace("{seen}", seen)
             return Diagnostic(complaint.code, message, place, source, suggestion=suggestion)
     return _generic(error, source, text, line, place, seen)
 
@@ -210,7 +211,8 @@ def _strange(source: Source, text: str, at: int) -> Diagnostic:
     if char == "'":
         return Diagnostic("E102", "a prime must follow a name", here, source,
                           suggestion='text stands between double quotes: `"…"`')
-    return Diagnostic("E102", f"{_called(char)} is not of the language", here, source, suggestion="remove it, or spell it out")
+    return Diagnostic("E102", f"{_called(char)} is not of the language", here, source,
+                      suggestion="remove it, or spell it out")
 
 
 def _called(char: str) -> str:

@@ -42,7 +42,7 @@ from padp.dsl.syntax import (
 )
 
 GRAMMAR = Path(__file__).with_name("grammar.lark")
-OPTIONS: dict[str, Any] = {"parser": "lalr", "lexer": "contextual", "keep_all_tokens": True, "maybe_placeholders": False}
+OPTIONS: dict[str, Any] = {"parser": "lalr", "keep_all_tokens": True, "maybe_placeholders": False}
 
 
 def parse(source: Source) -> Program:

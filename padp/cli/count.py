@@ -37,7 +37,8 @@ def run(arguments: Namespace) -> int:
     method = adapter.method(settings.variant)
     formula = adapter.count_of(settings.variant)
     out = console()
-    out.print(f"[bold]{adapter.name}[/]: {show(formula)} learned scalars a site")
+    variant = f", variant {settings.variant} of {', '.join(adapter.variants)}" if settings.variant else ""
+    out.print(f"{adapter.name}{variant}: {show(formula)} learned scalars a site", style="bold")
     values = said(settings, formula)
     if values:
         out.print(f"with {values}")

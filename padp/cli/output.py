@@ -18,7 +18,7 @@ from padp.dsl.render import render_text
 def console(file: TextIO | None = None) -> Console:
     """A console that does not cut tables short where there is no screen."""
     to = sys.stdout if file is None else file
-    return Console(file=to, width=None if to.isatty() else 160, highlight=False, emoji=False)
+    return Console(file=to, width=None if to.isatty() else 160, highlight=False, emoji=False, markup=False)
 
 
 def table(*columns: str) -> Table:

@@ -133,10 +133,7 @@ def planned(model: nn.Module, one: Attached, places: Sequence[Place], modules: M
     """Check that everything fits together; E508 and E511 otherwise."""
     record = record_of(model)
     names = (*record.active, one.name) if active else record.active
-    for path, module in modules.items():
-        if one.dropout and not module.additive:
-            raise refuse("E511", f"dropout: {one.adapter.name} does not only add to the base's output at {path}, so there "
-                         "is no path of its own to drop", suggestion="dropout=0, or write drop(…) in the program")
+    for module in modules.values():
         if one.kind == "hidden":
             positions_of(module)
     if active:

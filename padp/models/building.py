@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 
 from padp.compiler.shared import SharedStore
 from padp.compiler.site import bias_of, weight_of
-from padp.dsl.diagnostics import refuse
+from padp.dsl.diagnostics import PadpError, refuse
 from padp.models.places import Place
+from padp.models.sizing import sizes_at
+from padp.models.stepping import prepare
 
 if TYPE_CHECKING:
     from padp.compiler.adapter import Adapter, Settings
     from padp.compiler.module import AdapterModule
 
+Given: TypeAlias = "Tensor | dict[str, Tensor] | None"
 _ATTRIBUTE = "_padp_shared"
 
 
@@ -26,10 +31,12 @@ def built(place: Place, adapter: Adapter, settings: Settings, *, dtype: torch.dt
     """The adapter's module for a place, with fresh parameters. Each site draws from a seed of its own."""
     like = place.like
     weight, bias = given(place)
-    module = adapter.build(
-        place.sizes, variant=settings.variant, hyper=settings.hyper, weight=weight, bias=bias,
-        dtype=dtype or torch.promote_types(like.dtype, torch.float32), device=like.device, dropout=dropout,
-        seed=site_seed(seed, place.path), shared=shared)
+    with at(place):
+        module = adapter.build(
+            sizes_at(adapter.method(settings.variant), place), variant=settings.variant, hyper=settings.hyper,
+            weight=weight, bias=bias, dtype=dtype or torch.promote_types(like.dtype, torch.float32), device=like.device,
+            dropout=dropout, seed=site_seed(seed, place.path), shared=shared)
+        prepare(module, weight, bias)
     return checked(place, module)
 
 
@@ -40,11 +47,16 @@ def remade(place: Place, adapter: Adapter, settings: Settings, tensors: Mapping[
 
     Raises RuntimeError, from torch, for missing, unexpected or misshapen tensors.
     """
-    weight, bias = given(place)
     meta = torch.device("meta")
-    on_meta = _to(weight, meta), _to(bias, meta)
-    module = adapter.build(place.sizes, variant=settings.variant, hyper=settings.hyper, weight=on_meta[0], bias=on_meta[1],
-                           dtype=dtype, device=meta, dropout=dropout, seed=site_seed(seed, place.path), shared=shared)
+    weight, bias = (_to(value, meta) for value in given(place))
+    assert not isinstance(bias, dict)
+    shapes = SharedStore({key: nn.Parameter(p.to(meta), requires_grad=False) for key, p in shared.tensors.items()})
+    with at(place):
+        module = adapter.build(
+            sizes_at(adapter.method(settings.variant), place), variant=settings.variant, hyper=settings.hyper,
+            weight=weight, bias=bias, dtype=dtype, device=meta, dropout=dropout, seed=site_seed(seed, place.path),
+            shared=shapes)
+        prepare(module, weight, bias)
     device = place.like.device
     state = {key: tensor.to(device) for key, tensor in tensors.items()}
     state.update({name: shared.tensors[key] for name, key in module.shared.items()})
@@ -52,22 +64,27 @@ def remade(place: Place, adapter: Adapter, settings: Settings, tensors: Mapping[
     return checked(place, module)
 
 
+@contextmanager
+def at(place: Place) -> Iterator[None]:
+    """Findings about a program's sizes say at which site they were made."""
+    try:
+        yield
+    except PadpError as error:
+        raise PadpError([replace(d, notes=(*d.notes, f"at {place.path}")) for d in error.diagnostics]) from None
+
+
 def checked(place: Place, module: AdapterModule) -> AdapterModule:
     """The module, if it is exact at its place: what acts on Q and K jointly is not, with a rotation between them."""
     attention = place.attention
     if attention is not None and module.joint and attention.between is not None:
+        others = [variant for variant in module.adapter.variants if variant != module.variant]
         raise refuse("E502", f"{place.path}: {module.adapter.name} changes Q and K jointly, which is not exact here: "
                      f"{attention.between} stands between them",
-                     suggestion=_per_head(module))
+                     suggestion=f"a form for each head alone: variant={others[0]!r}" if others else "adapt Q, V or O alone")
     return module
 
 
-def _per_head(module: AdapterModule) -> str:
-    others = [v for v in module.adapter.variants if v != module.variant]
-    return f"choose a form for each head alone: variant={others[0]!r}" if others else "adapt Q, V or O alone"
-
-
-def given(place: Place) -> tuple[Any, Tensor | None]:
+def given(place: Place) -> tuple[Given, Tensor | None]:
     """What a place gives to the compiler as weight and bias: W and the bias of a linear layer, W_Q … b_O of an attention
     by name, nothing of a block."""
     match place.kind:
@@ -80,10 +97,10 @@ def given(place: Place) -> tuple[Any, Tensor | None]:
             return place.attention.tensors(), None
 
 
-def _to(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _to(each, device) for key, each in cast("Mapping[str, Tensor]", value).items()}
-    return value.detach().to(device) if isinstance(value, Tensor) else value
+def _to(value: Given, device: torch.device) -> Given:
+    if isinstance(value, dict):
+        return {key: each.detach().to(device) for key, each in value.items()}
+    return None if value is None else value.detach().to(device)
 
 
 def site_seed(seed: int, path: str) -> int:
@@ -96,7 +113,7 @@ def site_seed(seed: int, path: str) -> int:
 
 def shared_of(model: nn.Module) -> SharedStore:
     """The shared tensors of a model."""
-    return cast(SharedStore, model.__dict__.get(_ATTRIBUTE)) or SharedStore()
+    return cast("SharedStore | None", model.__dict__.get(_ATTRIBUTE)) or SharedStore()
 
 
 def keep_shared(model: nn.Module, shared: SharedStore) -> None:
@@ -111,6 +128,9 @@ def shared_for(model: nn.Module, adapter: Adapter, wanted: Sequence[tuple[Place,
     """A store with room for all these sites, the model's own tensors in it; E506 when one of these is too small."""
     store = shared_of(model).fork()
     for place, settings in wanted:
-        for key, shape in adapter.shared_shapes(place.sizes, settings.variant, settings.hyper).items():
+        with at(place):
+            sizes = sizes_at(adapter.method(settings.variant), place)
+            shapes = adapter.shared_shapes(sizes, settings.variant, settings.hyper)
+        for key, shape in shapes.items():
             store.reserve(key, shape, place.path)
     return store

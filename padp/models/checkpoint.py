@@ -18,18 +18,21 @@ import torch
 from torch import Tensor, nn
 
 import padp
+from padp.compiler.adapter import Adapter
+from padp.compiler.check import require
 from padp.compiler.shared import SharedStore
 from padp.dsl.diagnostics import PadpError
+from padp.dsl.source import Source
 from padp.models.attaching import check_name, commit, planned, refuse_merged
 from padp.models.building import remade, shared_of
 from padp.models.files import dtype_name, read, write, wrong
 from padp.models.places import Kind, Place, place
 from padp.models.record import Attached, holder, named, record_of, refuse_nested, sites_of
 from padp.models.saved import copied, saved_modules
+from padp.models.sizing import same_sizes, sizes_at
 from padp.models.walk import walk
 
 if TYPE_CHECKING:
-    from padp.compiler.adapter import Adapter
     from padp.compiler.module import AdapterModule
 
 FORMAT = 1
@@ -195,9 +198,9 @@ def read_stored(directory: Path) -> Stored:
 
 def compiled(text: str, name: str) -> Adapter:
     """The adapter of a program text."""
-    from padp.compiler.adapter import compile as compile_program
-
-    return compile_program(text)
+    adapter = Adapter(Source.of(text, name))
+    require(adapter.source)
+    return adapter
 
 
 def _dtype_of(name: str) -> torch.dtype:
@@ -221,11 +224,13 @@ def places_for(model: nn.Module, stored: Stored) -> list[Place]:
             raise
         raise stored.wrong(f"this model does not fit: {error.diagnostics[0].message}",
                            "load it on the model that it was trained on") from None
-    other = [each for each in places if each.sizes != stored.sites[each.path].sizes]
+    sizes = {each.path: sizes_at(stored.adapter.method(stored.sites[each.path].variant), each) for each in places}
+    other = [each for each in places if not same_sizes(sizes[each.path], stored.sites[each.path].sizes)]
     if other:
         first = other[0]
-        raise stored.wrong(f"{first.path} has {_show(first.sizes)} here and had {_show(stored.sites[first.path].sizes)} when it "
-                           f"was saved ({len(other)} sites differ)", "load it on the model that it was trained on")
+        had = {name: stored.sites[first.path].sizes.get(name) for name in sizes[first.path]}
+        raise stored.wrong(f"{first.path} has {_show(sizes[first.path])} here and had {_show(had)} when it was saved "
+                           f"({len(other)} sites differ)", "load it on the model that it was trained on")
     return places
 
 
@@ -257,5 +262,5 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _show(sizes: Mapping[str, int]) -> str:
+def _show(sizes: Mapping[str, int | None]) -> str:
     return ", ".join(f"{name} = {size}" for name, size in sizes.items())

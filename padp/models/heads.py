@@ -51,7 +51,7 @@ class Attention:
     def projection(self, role: str) -> nn.Module:
         """The linear layer of a role: q, k, v or o."""
         parent, name = self.owners[role]
-        return cast(nn.Module, getattr(parent, name))
+        return own(cast(nn.Module, getattr(parent, name)))
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -73,6 +73,11 @@ class Attention:
         if bias is not None:
             given["b_O"] = bias
         return given
+
+
+def own(projection: nn.Module) -> nn.Module:
+    """The model's own projection, also where one of an attention site stands in for it."""
+    return projection.base if isinstance(projection, StandIn) and "role" in projection.__dict__ else projection
 
 
 def _follow(module: nn.Module, parent: nn.Module | None, place: str) -> tuple[nn.Module, str] | None:
@@ -128,7 +133,7 @@ def read_attention(path: str, module: nn.Module, ancestors: tuple[nn.Module, ...
         reason = (f"Q, K and V come from one layer ({name})" if name is not None else
                   "it has no four projections by a known name (" + "; ".join(", ".join(names) for names in LAYOUTS) + ")")
         raise refuse("E502", f"{path}: an attention site needs separate projections, and {reason}")
-    bases = {role: cast(nn.Module, getattr(*owner)) for role, owner in owners.items()}
+    bases = {role: own(cast(nn.Module, getattr(*owner))) for role, owner in owners.items()}
     for role, base in bases.items():
         if isinstance(base, StandIn):
             raise refuse("E508", f"{path}: its {role.upper()} projection has an adapter of its own already",

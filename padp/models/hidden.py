@@ -98,7 +98,7 @@ def positions_of(module: AdapterModule) -> Positions:
 
 def run(module: AdapterModule, h: Tensor) -> Tensor:
     """The adapter on hidden vectors of any leading shape."""
-    return cast(Tensor, module(h)).to(h.dtype)
+    return cast(Tensor, module(h, None)).to(h.dtype)
 
 
 def take_out(h: Tensor, where: Edited) -> Tensor:

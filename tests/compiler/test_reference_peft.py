@@ -29,7 +29,7 @@ def layer(config: Any, seed: int = 0) -> tuple[nn.Linear, nn.Module, dict[str, T
         model = peft.get_peft_model(nn.Sequential(base), config).double().eval()
     found: dict[str, Tensor] = {}
     for name, p in model.named_parameters():
-        if p.requires_grad:
+        if p.requires_grad and "ranknum" not in name:  # a divisor, not a parameter
             with torch.no_grad():
                 p.copy_(0.3 * torch.randn(p.shape, dtype=torch.float64))
             found[name.replace(".default", "").removesuffix(".weight").rsplit(".", 1)[-1]] = p.detach()
@@ -154,17 +154,7 @@ y ← (W + α / (r + 0.00001) · P · diag(Λ) · Q) @ x
 
 def test_road() -> None:
     linear, model, t = layer(peft.RoadConfig(variant="road_1", group_size=8, target_modules=["0"]))
-    text = """adapter RoAd(g = 8) on linear(W ∈ ℝ^{m×n}) where m = 2·d
-θ ∈ ℝ^d: learned, init = 0
-α ∈ ℝ^d: learned, init = 1
-z ← W @ x + bias
-R ← zeros(m, m)
-Ω ← halves(m, g)
-for t in range(d):
-    i ← 0
-y ← z
-"""
-    del text  # pairs of a group are (p, p + g/2): written with the index set's columns
+    # pairs of a group are (p, p + g/2): the two columns of an index set
     text = """adapter RoAd(g = 8) on linear(W ∈ ℝ^{m×n}) where m = 2·d
 θ ∈ ℝ^d: learned, init = 0
 α ∈ ℝ^d: learned, init = 1

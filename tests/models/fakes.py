@@ -159,7 +159,7 @@ class Vera(Module):
         return self.c[:, None] * (self.B[:m, :r] * self.d @ self.A[:r, :n])
 
     def delta(self, x: Tensor) -> Tensor:
-        return (x @ self.change(x).T).to(x.dtype)
+        return (x.to(self.c.dtype) @ self.change(x).T).to(x.dtype)
 
 
 class Bias(Module):

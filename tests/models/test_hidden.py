@@ -279,7 +279,7 @@ def test_beside_linear_adapters_and_in_training(batch: Batch) -> None:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[-1] < losses[0] - 0.05
 
 

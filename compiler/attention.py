@@ -1,0 +1,217 @@
+"""Attention sites: ``attn(q = …, k = …, v = …, o = …)`` as one small map for every head.
+
+    q_h = A_h (W_Q,h x + b_Q,h) + a_h                     a map on what the query projection puts out
+    (A q)ᵀ (B k) = (Bᵀ A q)ᵀ k                             Q and K together: one map on q; K and its cache stay untouched
+    W_O M (Σ p C v) = W_O (M C) (Σ p v)                    V and O together: one map on what goes into the output projection
+
+Every expression is first brought to (map) @ (projection): outputs of a decomposition C = X Y are written through what was
+decomposed, Uᵀ = Σ⁻¹ V Cᵀ, Vᵀ = Σ⁻¹ Uᵀ C, Q = A R⁻¹, so no e×d basis is ever stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from padp.compiler import build as b
+from padp.compiler.ir import Node, walk
+from padp.compiler.rules import Simplifier
+from padp.dsl.diagnostics import refuse
+
+if TYPE_CHECKING:
+    from padp.compiler.compiled import Compiled
+    from padp.compiler.elaborate import Elaborated
+    from padp.compiler.module import AdapterModule
+    from padp.compiler.site import HeadMap
+
+
+@dataclass(frozen=True, eq=False)
+class Mapped:
+    """One expression as a map of one projection: ``matrix`` (heads, e, e) and an offset (heads, e) or None.
+
+    ``grouped``: the projection has fewer heads than the map, each used by several query heads.
+    """
+
+    matrix: Node
+    offset: Node | None
+    grouped: bool
+
+
+class NotAMap(Exception):
+    """An expression that is no map of its projection, with the reason."""
+
+
+def attention_maps(typed: Elaborated, rules: Simplifier) -> tuple[dict[str, Mapped], bool]:
+    """The maps to apply, by role (q, k, v: on the projection's output; o: on its input), and whether Q and K are joint.
+
+    Raises PadpError E511 for an expression that is no per-head map of its own projection.
+    """
+    call = typed.output
+    method = typed.method
+    if call.op != "attn":
+        raise refuse("E210", "at an attention, y is a call of attn", method.span, source=method.source)
+    given = dict(zip(call.attrs, call.args, strict=True))
+    mentions = {n.attrs[0] for n in walk(call) if n.op == "bias"}
+    found: dict[str, Mapped] = {}
+    for role, expression in given.items():
+        try:
+            found[role] = _output_map(typed, rules, rules(expression)) if role == "o" else \
+                _projection_map(typed, rules, role, rules(expression), f"b_{role.upper()}" in mentions)
+        except (NotAMap, b.Mismatch) as reason:
+            line, _ = method.source.position(expression.span.start)
+            raise refuse("E511", f"{role} is not a map of each head of the {role.upper()} projection: {reason} "
+                         f"(line {line})", expression.span, source=method.source) from None
+    joint = "q" in found and "k" in found
+    if joint:
+        q, k = found["q"], found.pop("k")
+        if q.offset is not None or k.offset is not None:
+            raise refuse("E511", "Q and K together are exact only with their biases inside, as in [W_Q, b_Q] @ [x; 1]",
+                         method.span, source=method.source)
+        found["q"] = Mapped(rules.prod((rules.t(_on_heads(k, q)), q.matrix)), None, False)
+    elif "k" in found and found["k"].grouped:
+        k = found.pop("k")
+        if k.offset is not None:
+            raise refuse("E511", "a K of each query head needs its bias inside, as in [W_K, b_K] @ [x; 1]",
+                         method.span, source=method.source)
+        found["q"] = Mapped(rules.t(k.matrix), None, False)
+    if "v" in found and ("o" in found or found["v"].grouped):
+        v = found.pop("v")
+        o = found.get("o")
+        matrix = v.matrix if o is None else rules.prod((o.matrix, _on_heads(v, o)))
+        offset = None if v.offset is None else v.offset if o is None else rules.prod((o.matrix, v.offset))
+        found["o"] = Mapped(matrix, offset, False)
+    return found, joint
+
+
+def _on_heads(one: Mapped, other: Mapped) -> Node:
+    """``one``'s matrix over the query heads."""
+    if not b.fits(one.matrix.type.family, other.matrix.type.family):
+        raise refuse("E511", "maps over different numbers of heads meet", suggestion="grouped(…) for groups of heads")
+    return one.matrix
+
+
+def _projection_map(typed: Elaborated, rules: Simplifier, role: str, node: Node, mentions: bool) -> Mapped:
+    """(A, a) with node = A (W x + b) + a."""
+    g = rules.g
+    if node.op != "prod":
+        raise NotAMap("it is not a product that ends in x")
+    factors = _through(rules, list(node.args))
+    vector, projection, before = factors[-1], factors[-2], factors[:-2]
+    is_grouped = projection.op == "grouped"
+    inner = projection.args[0] if is_grouped else projection
+    weight, with_bias = _weight_of(inner, role)
+    if weight is None:
+        raise NotAMap(f"it does not go through W_{role.upper()}")
+    size = inner.type.item[0]
+    matrix = rules.prod(tuple(before)) if before else b.eye(g, size)
+    if not b.fits(matrix.type.item, (size, size)):
+        raise NotAMap(f"a map of a head is {size}×{size}, this is {matrix.type}")
+    if any(n.op == "input" for n in walk(matrix)):
+        raise NotAMap("it depends on x more than once")
+    family = projection.type.family
+    if not b.fits(matrix.type.family, family):
+        matrix = g.node("expand", (matrix,), (), b.typed((size, size), projection))
+    whole = _is_x_and_one(vector)
+    if whole != with_bias:
+        raise NotAMap("[W, b] goes with [x; 1], and W with x")
+    bias = typed.names.get(f"b_{role.upper()}")
+    if whole or mentions or bias is None or b.is_zero(bias):
+        return Mapped(matrix, None, is_grouped)
+    kept = b.add(g, bias, rules.scale(g.const(-1), rules.prod((matrix, bias))))  # the bias stays as it is
+    return Mapped(matrix, kept, is_grouped)
+
+
+def _output_map(typed: Elaborated, rules: Simplifier, node: Node) -> Mapped:
+    """M with node = W_O M."""
+    factors = list(node.args) if node.op == "prod" else [node]
+    first = factors[0]
+    if first.op == "out" and first.attrs[0] == 0 and first.args[0].op == "svd":  # U = C V Σ⁻¹
+        svd = first.args[0]
+        factors = [*_product(svd.args[0]), rules.t(_output(rules, svd, 2)), _inverse_values(rules, svd), *factors[1:]]
+    elif first.op == "out" and first.attrs[0] == 0 and first.args[0].op == "qr":  # Q = A R⁻¹
+        qr = first.args[0]
+        factors = [*_product(qr.args[0]), rules.inv(_output(rules, qr, 1)), *factors[1:]]
+    if factors[0].op != "weight" or factors[0].attrs[0] != "W_O":
+        raise NotAMap("it does not go through W_O")
+    size = factors[0].type.item[1]
+    matrix = rules.prod(tuple(factors[1:])) if len(factors) > 1 else b.eye(rules.g, size)
+    if not b.fits(matrix.type.item, (size, size)):
+        raise NotAMap(f"a map of a head is {size}×{size}, this is {matrix.type}")
+    return Mapped(matrix, None, False)
+
+
+def _through(rules: Simplifier, factors: list[Node]) -> list[Node]:
+    """A factor that came out of a decomposition, written through what was decomposed."""
+    last = factors[-2] if len(factors) > 1 else factors[-1]
+    if last.op == "t" and last.args[0].op == "out" and last.args[0].attrs[0] == 0:
+        whole = last.args[0].args[0]
+        flipped = [rules.t(f) for f in reversed(_product(whole.args[0]))]
+        if whole.op == "svd":  # Uᵀ = Σ⁻¹ Vᵀ Cᵀ
+            inside = [_inverse_values(rules, whole), _output(rules, whole, 2), *flipped]
+        else:  # Qᵀ = R⁻ᵀ Aᵀ
+            inside = [rules.inv(rules.t(_output(rules, whole, 1))), *flipped]
+        return [*factors[:-2], *inside, factors[-1]]
+    if last.op == "out" and last.attrs[0] == 2 and last.args[0].op == "svd":  # Vᵀ = Σ⁻¹ Uᵀ C
+        svd = last.args[0]
+        inside = [_inverse_values(rules, svd), rules.t(_output(rules, svd, 0)), *_product(svd.args[0])]
+        return [*factors[:-2], *inside, factors[-1]]
+    return factors
+
+
+def _product(node: Node) -> tuple[Node, ...]:
+    return node.args if node.op == "prod" else (node,)
+
+
+def _output(rules: Simplifier, whole: Node, which: int) -> Node:
+    m, n = whole.args[0].type.item
+    q = whole.type.item[0]
+    item = {("svd", 0): (m, q), ("svd", 1): (q,), ("svd", 2): (q, n), ("qr", 0): (m, q), ("qr", 1): (q, n)}[
+        whole.op, which]
+    return rules.g.node("out", (whole,), (which,), b.typed(item, whole.args[0]))
+
+
+def _inverse_values(rules: Simplifier, svd: Node) -> Node:
+    return b.diag(rules.g, b.div(rules.g, rules.g.const(1), _output(rules, svd, 1)))
+
+
+def _weight_of(node: Node, role: str) -> tuple[Node | None, bool]:
+    """(W, False) for W, (W, True) for [W, b] of that role."""
+    name = f"W_{role.upper()}"
+    if node.op == "weight" and node.attrs[0] == name:
+        return node, False
+    if node.op == "cat" and node.attrs[0] == 1 and len(node.args) == 2:
+        first, second = node.args
+        column = second.args[0] if second.op == "column_of" else second
+        own = column.op == "bias" and column.attrs[0] == f"b_{role.upper()}" or b.is_zero(column)
+        if first.op == "weight" and first.attrs[0] == name and own:
+            return first, True
+    return None, False
+
+
+def _is_x_and_one(node: Node) -> bool:
+    return node.op == "cat" and len(node.args) == 2 and node.args[0].op == "input" and node.args[1].op == "full" \
+        and node.args[1].attrs[0] == 1
+
+
+# ---------------------------------------------------------------- at run time
+
+
+def head_maps(module: AdapterModule) -> dict[str, HeadMap]:
+    """The maps of every head, by role; kept in eval without gradients."""
+    from padp.compiler.site import HeadMap
+
+    plan = module.compiled
+    if torch.is_grad_enabled() or module.training or torch.compiler.is_compiling():
+        module.drop_cache()
+        stage = plan.train
+        made = stage.graph(module.like, None, module.training, *module.arguments(stage, None))
+        values = list(made) if isinstance(made, (tuple, list)) else [made]
+    else:
+        values = list(module.steps(None))
+    found: dict[str, HeadMap] = {}
+    for role, has_offset in plan.roles:
+        matrix = values.pop(0)
+        found[role] = HeadMap(matrix, values.pop(0) if has_offset else None)
+    return found

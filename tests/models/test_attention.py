@@ -1,0 +1,148 @@
+"""Attention sites: what is read from a model, the maps, and joint forms where something stands between Q and K."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from conftest import make_llama
+from fakes import HEADS
+from test_attach import run
+from torch import Tensor, nn
+
+import padp.models as pm
+from padp.compiler.site import HeadMap
+from padp.models.attention import HeadProjection, by_head, into_input, into_output
+from padp.models.heads import Attention, read_attention
+from padp.models.places import attentions, with_ancestors
+from padp.models.walk import sites
+
+Refused = Callable[..., Any]
+Batch = dict[str, Tensor]
+
+
+def read(model: nn.Module, path: str | None = None) -> Attention:
+    path = path or attentions(model)[0]
+    return read_attention(path, *with_ancestors(model)[path])
+
+
+def test_what_is_read(llama: nn.Module, minilm: nn.Module, opt: nn.Module, t5: nn.Module) -> None:
+    assert read(llama).sizes == {"H": 4, "G": 2, "e": 8, "d": 32} and "rotary" in str(read(llama).between)
+    assert read(minilm).sizes == {"H": 12, "G": 12, "e": 32, "d": 384} and read(minilm).between is None
+    assert read(minilm).projection("o") is minilm.get_submodule("encoder.layer.0.attention.output.dense")
+    assert read(opt).sizes == {"H": 4, "G": 4, "e": 8, "d": 32} and read(opt).between is None
+    assert read(t5).sizes == {"H": 4, "G": 4, "e": 8, "d": 32} and read(t5).between is None  # its bias is added later
+    assert len(attentions(t5)) == 2 + 2 * 2
+
+
+def test_heads_of_another_size_than_width_over_heads() -> None:
+    assert read(make_llama(head_dim=16)).sizes == {"H": 4, "G": 2, "e": 16, "d": 32}
+
+
+def test_norms_and_relative_terms_are_found(llama: nn.Module) -> None:
+    from transformers import BertConfig, BertModel, Qwen3Config, Qwen3Model
+
+    qwen = Qwen3Model(Qwen3Config(vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+                                  num_attention_heads=2, num_key_value_heads=1, head_dim=8))
+    assert read(qwen).between == "a norm (q_norm)"
+    bert = BertModel(BertConfig(vocab_size=32, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16))
+    assert read(bert).between is None
+    bert.config.position_embedding_type = "relative_key"  # of older transformers
+    assert "relative_key" in str(read(bert).between)
+
+
+def test_tensors_by_head_are_the_projections(llama: nn.Module) -> None:
+    attention = read(llama)
+    tensors = attention.tensors()
+    x, z = torch.randn(32), torch.randn(32)
+    q = torch.einsum("hed,d->he", tensors["W_Q"], x).flatten()
+    assert torch.allclose(q, attention.projection("q")(x), atol=1e-6)
+    y = torch.einsum("hde,he->d", tensors["W_O"], z.reshape(4, 8))
+    assert torch.allclose(y, attention.projection("o")(z), atol=1e-6)
+    assert "b_Q" not in tensors and tensors["W_V"].shape == (2, 8, 32)
+
+
+def test_heads_that_do_not_fit_are_refused(llama: nn.Module, refused: Refused) -> None:
+    attention = llama.get_submodule("model.layers.1.self_attn")
+    attention.o_proj = nn.Linear(24, 32)
+    with refused("E502", "layers.1.self_attn", "not whole heads", model=llama):
+        pm.attach(llama, HEADS)
+    attention.o_proj = nn.Embedding(32, 32)
+    with refused("E502", "O projection", "Embedding", model=llama):
+        pm.attach(llama, HEADS)
+
+
+@pytest.mark.parametrize("offset", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_maps_and_their_merged_weights(offset: bool, bias: bool) -> None:
+    torch.manual_seed(0)
+    H, e, d = 3, 4, 5
+    map_ = HeadMap(torch.randn(H, e, e).double(), torch.randn(H, e).double() if offset else None)
+    x, z = torch.randn(2, d).double(), torch.randn(2, H * e).double()
+    out, into = nn.Linear(d, H * e, bias=bias).double(), nn.Linear(H * e, d, bias=bias).double()
+    mapped = by_head(map_, out(x))
+    for h in range(H):
+        part = slice(h * e, (h + 1) * e)
+        hand = out(x)[:, part] @ map_.matrix[h].T + (map_.offset[h] if map_.offset is not None else 0)
+        assert torch.allclose(mapped[:, part], hand)
+    W, b = into_output(map_, out.weight, out.bias)
+    assert torch.allclose(nn.functional.linear(x, W, b), mapped)
+    W, b = into_input(map_, into.weight, into.bias)
+    assert torch.allclose(nn.functional.linear(z, W, b), into(by_head(map_, z)))
+
+
+def test_per_head_maps_on_models(llama: nn.Module, minilm: nn.Module, opt: nn.Module, t5: nn.Module, batch: Batch) -> None:
+    for model in (llama, minilm, opt, t5):
+        own = {**batch, "decoder_input_ids": batch["input_ids"]} if model is t5 else batch
+        modules = [(name, id(m)) for name, m in model.named_modules()]
+        before = run(model, own)
+        pm.attach(model, HEADS)
+        adapted = run(model, own)
+        assert not torch.allclose(adapted, before, atol=1e-3)
+        with pm.disabled(model):
+            assert torch.equal(run(model, own), before)
+        keys = [key for key in model.state_dict() if "padp_attention.adapters.default" in key]
+        assert len(keys) == 4 * len(attentions(model)) or keys
+        model.train()
+        (model(**own)[0].square().mean()).backward()
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in pm.trainable(model))
+        model.eval()
+        pm.detach(model)
+        assert modules == [(name, id(m)) for name, m in model.named_modules()]
+        assert torch.equal(run(model, own), before)
+
+
+def test_joint_forms_need_nothing_between(llama: nn.Module, opt: nn.Module, minilm: nn.Module, refused: Refused) -> None:
+    with refused("E502", "model.layers.0.self_attn", "rotary", "variant='head'", model=llama):
+        pm.attach(llama, HEADS, variant="joint")
+    pm.attach(opt, HEADS, variant="joint")
+    pm.attach(minilm, HEADS, variant="joint", targets=["layer.0.attention.self"])
+    assert len(sites(minilm)) == 1
+
+
+def test_one_adapter_a_time_and_what_others_see(llama: nn.Module, batch: Batch, refused: Refused) -> None:
+    pm.attach(llama, HEADS, name="one")
+    projection = llama.get_submodule("model.layers.0.self_attn.q_proj")
+    assert isinstance(projection, HeadProjection) and projection.in_features == 32
+    assert projection.weight is projection.base.weight
+    with refused("E508", "one and two", model=llama):
+        pm.attach(llama, HEADS, name="two")
+    pm.attach(llama, HEADS, name="two", active=False, seed=4)
+    one = run(llama, batch)
+    pm.activate(llama, "two")
+    assert not torch.equal(run(llama, batch), one)
+    pm.detach(llama, "two")
+    pm.activate(llama, "one")
+    assert torch.equal(run(llama, batch), one)
+
+
+def test_the_cache_holds_what_the_attention_uses(llama: nn.Module) -> None:
+    pm.attach(llama, HEADS)
+    ids = torch.randint(3, 64, (1, 6))
+    with torch.no_grad():
+        whole = llama(ids).logits
+        cache = llama(ids[:, :4], use_cache=True).past_key_values
+        rest = llama(ids[:, 4:], past_key_values=cache).logits
+    assert torch.allclose(whole[:, 4:], rest, atol=1e-5)

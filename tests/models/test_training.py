@@ -1,0 +1,107 @@
+"""Knobs, loss terms, updates and the summary."""
+
+from __future__ import annotations
+
+import io
+import sys
+import types
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from fakes import BIAS, LORA, PISSA, REFT, VERA, Module
+from rich.console import Console
+from test_attach import run
+from torch import Tensor, nn
+
+import padp.models as pm
+from padp.models.record import record_of
+from padp.models.walk import sites
+
+Refused = Callable[..., Any]
+Batch = dict[str, Tensor]
+
+
+def test_knobs(llama: nn.Module, batch: Batch, refused: Refused) -> None:
+    before = run(llama, batch)
+    pm.attach(llama, LORA, ["q_proj"])
+    pm.attach(llama, BIAS, ["v_proj"], name="bias", active=False)
+    adapted = run(llama, batch)
+    pm.set(llama, α=0.0)
+    assert torch.equal(run(llama, batch), before)
+    pm.set(llama, name="default", alpha=4.0)
+    assert torch.equal(run(llama, batch), adapted)
+    with refused("E510", "β", "there are: α"):
+        pm.set(llama, α=1.0, β=2.0)
+    with refused("E510", "knob"):
+        pm.set(llama, name="bias", α=1.0)
+    assert torch.equal(run(llama, batch), adapted)  # nothing was set
+
+
+def test_penalty(llama: nn.Module) -> None:
+    pm.attach(llama, BIAS, ["v_proj"], name="bias")
+    assert float(pm.penalty(llama)) == 0.0
+    pm.attach(llama, LORA, ["q_proj", "o_proj"])
+    total = pm.penalty(llama)
+    by_hand = sum(float((site.module("default").A.detach() ** 2).sum()) for site in sites(llama) if "default" in site.adapters)
+    assert float(total.detach()) == pytest.approx(by_hand)
+    total.backward()
+    assert all(site.module("default").A.grad is not None for site in sites(llama) if "default" in site.adapters)
+    pm.activate(llama, "bias")
+    assert float(pm.penalty(llama)) == 0.0
+    with pm.disabled(llama):
+        assert float(pm.penalty(llama)) == 0.0
+
+
+def test_update_is_called_once_for_all_sites(llama: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[int, int]] = []
+
+    def update(modules: Sequence[Module], step: int) -> None:
+        calls.append((len(modules), step))
+
+    fake = types.ModuleType("padp.compiler.updates")
+    fake.update = update  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "padp.compiler.updates", fake)
+    monkeypatch.setattr("padp.compiler.updates", fake, raising=False)
+    pm.attach(llama, LORA, ["q_proj"], name="plain")
+    pm.attach(llama, PISSA, ["q_proj", "v_proj"], name="ranked")
+    for site in sites(llama):
+        site.module("ranked").has_updates = True  # type: ignore[attr-defined]
+    pm.update(llama)
+    pm.activate(llama, "ranked")
+    pm.update(llama)
+    assert calls == [(6, 0), (6, 1)]
+    assert {name: one.steps for name, one in record_of(llama).attached.items()} == {"plain": 1, "ranked": 2}
+
+
+def test_trainable(llama: nn.Module) -> None:
+    pm.attach(llama, LORA, ["q_proj"], name="one")
+    pm.attach(llama, VERA, ["v_proj"], name="two", modules_to_save=["lm_head"])
+    assert {id(p) for p in pm.trainable(llama)} == {id(p) for p in llama.parameters() if p.requires_grad}
+    assert len(list(pm.trainable(llama, "one"))) == 6 and len(list(pm.trainable(llama, "two"))) == 7
+
+
+def test_summary(llama: nn.Module) -> None:
+    assert pm.summary(llama).sites == () and pm.summary(llama).learned == 0
+    own = sum(p.numel() for p in llama.parameters())
+    pm.attach(llama, LORA, ["q_proj", "down_proj"], r={"layers.0.self_attn.q_proj": 4, "*": 2}, modules_to_save=["lm_head"])
+    pm.attach(llama, VERA, ["v_proj"], name="vera")
+    pm.attach(llama, REFT, name="reft", layers=[0], active=False)
+    seen = pm.summary(llama)
+    by_path = {(site.path, site.name): site for site in seen.sites}
+    assert by_path["model.layers.0.self_attn.q_proj", "default"].count == 4 * 64
+    assert by_path["model.layers.1.mlp.down_proj", "default"].count == 2 * (32 + 48)
+    assert by_path["model.layers.0", "reft"].active is False
+    assert seen.base == own and seen.saved == 64 * 32
+    assert seen.shared == 4 * 32 + 16 * 4  # v_proj has 2 groups of 8
+    assert seen.learned == sum(p.numel() for p in llama.parameters()) - own - seen.saved - seen.shared
+    assert seen.share == (seen.learned + seen.saved) / own
+    text = repr(seen)
+    assert "model.layers.*.mlp.down_proj" in text and "3 × 160" in text and f"{seen.learned:,} learned" in text
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(seen)
+    assert "r(m + n)" in console.export_text() and "<pre" in seen._repr_html_()
+    pm.activate(llama, "default")
+    pm.merge(llama)
+    assert "merged" in repr(pm.summary(llama))
