@@ -4,8 +4,8 @@
     Value = tensor (family…, item…), rank of the item, and the marks that the meaning of ``·`` and ``/`` depends on
 
 A bare ``I`` has no size of its own. It is kept as D ⊕ c·I: a dense block D, empty at first, and c on the rest of an
-endless diagonal. Such matrices can be added, multiplied, transposed, inverted and written into; where one meets a matrix
-or a vector of known size, it is cut to that size.
+endless diagonal. Such matrices can be added, multiplied, transposed, inverted and written into; where one meets a
+matrix or a vector of known size, it is cut to that size.
 """
 
 from __future__ import annotations
@@ -24,9 +24,12 @@ from padp.dsl.diagnostics import refuse
 
 @dataclass(frozen=True)
 class Value:
-    """``row``: the transpose of a vector. ``axis``: one number a row or a column, as made by ‖·‖_row. ``lying``: a row
-    that was taken out of a matrix, ``M_{j,:}``. ``over``: the index set that a vector has its numbers for. ``rest``: the
-    c of D ⊕ c·I."""
+    """A dense tensor with what its meaning needs.
+
+    ``row``: the transpose of a vector. ``axis``: one number a row or a column, as made by ‖·‖_row. ``lying``: a row
+    that was taken out of a matrix, ``M_{j,:}``. ``over``: the index set that a vector has its numbers for.
+    ``rest``: the c of D ⊕ c·I.
+    """
 
     tensor: Tensor
     rank: int
@@ -68,7 +71,7 @@ def scalar(value: Datum, like: Value) -> Value:
     """A plain number as a tensor of the dtype of ``like``."""
     if isinstance(value, Value):
         return value
-    dtype = like.tensor.dtype if like.tensor.is_floating_point() or like.tensor.is_complex() else torch.get_default_dtype()
+    dtype = torch.get_default_dtype() if like.is_index else like.tensor.dtype
     return Value(torch.tensor(value, dtype=dtype, device=like.tensor.device), 0)
 
 
@@ -109,7 +112,7 @@ def _families(*values: Value) -> None:
 
 def scalars(value: Value, rank: int) -> Tensor:
     """A scalar's tensor with ``rank`` axes behind it, for multiplying items of that rank."""
-    return value.tensor[(..., *([None] * rank))]
+    return value.tensor.reshape((*value.tensor.shape, *([1] * rank)))
 
 
 # ---------------------------------------------------------------- sums and products
@@ -163,7 +166,7 @@ def scaled(a: Datum, b: Datum) -> Datum | None:
         case _, Value():
             return scale(a, b)
         case _:
-            return a * b  # type: ignore[operator]  # both are plain numbers
+            return a * b
 
 
 def _inner(m: int, n: int, a: Value, b: Value) -> None:

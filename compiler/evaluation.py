@@ -39,11 +39,20 @@ LONGEST_LOOP = 1_000_000
 class Surroundings(Protocol):
     """What an evaluation needs to know of the site."""
 
-    method: t.Method
-    functions: Mapping[str, t.Function]
-    tensors: Mapping[str, Tensor]
-    dtype: torch.dtype
-    device: torch.device
+    @property
+    def method(self) -> t.Method: ...
+
+    @property
+    def functions(self) -> Mapping[str, t.Function]: ...
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def device(self) -> torch.device: ...
 
     def base(self) -> Environment:
         """What is bound before the first statement."""
@@ -294,7 +303,7 @@ class Evaluation:
             return Value(torch.cat([p.expand(*lead, p.shape[-1]) for p in parts], -1), 1)
         lines: list[Tensor] = []
         for row in grid:
-            columns = [d.scalars(x, 2) if x.rank == 0 else x.tensor[..., None] if x.rank == 1 else x.tensor for x in row]
+            columns = [x.tensor.reshape((*x.tensor.shape, *([1] * (2 - x.rank)))) for x in row]
             if len({c.shape[-2] for c in columns}) > 1:
                 raise refuse("E301", f"{' and '.join(str(x) for x in row)} cannot stand beside each other")
             lines.append(torch.cat([c.expand(*lead, *c.shape[-2:]) for c in columns], -1))
@@ -316,8 +325,8 @@ class Evaluation:
             return Parts({k: self.tensor(v) for k, v in term.kwargs})
         if name in _OF_NUMBERS:
             return self.of_numbers(name, term)
-        if name in _INDEX_SETS:
-            made = _INDEX_SETS[name](*(self.size(a) for a in term.args)).to(self.site.device)
+        if name in K.INDEX_SETS:
+            made = K.INDEX_SETS[name](*(self.size(a) for a in term.args)).to(self.site.device)
             return Value(made, made.dim())
         return self.operator(name, term)
 
@@ -340,16 +349,18 @@ class Evaluation:
 
     def operator(self, name: str, term: t.Call) -> Meaning:
         """An operator of the table."""
-        args, named = term.args, dict(term.kwargs)
-        make = lambda *shape: torch.ones(shape, dtype=self.site.dtype, device=self.site.device)  # noqa: E731
+        args, named = list(term.args), dict(term.kwargs)
+
+        def filled(value: float, *shape: int) -> Tensor:
+            return torch.full(shape, value, dtype=self.site.dtype, device=self.site.device)
+
         match name:
             case "max" | "min" if len(args) == 2:
                 return (max if name == "max" else min)(self.number(args[0]), self.number(args[1]))
             case "ones" | "zeros":
-                value = make(*(self.size(a) for a in args))
-                return Value(value if name == "ones" else torch.zeros_like(value), len(args))
+                return Value(filled(1.0 if name == "ones" else 0.0, *(self.size(a) for a in args)), len(args))
             case "eye":
-                return Value(torch.diag(make(self.size(args[0]))), 2)
+                return Value(torch.diag(filled(1.0, self.size(args[0]))), 2)
             case "len":
                 return int(_rank(self.tensor(args[0]), 1, 2, name).item[0])
             case "blkdiag" if len(args) > 1:
@@ -399,7 +410,7 @@ class Evaluation:
                 m, n = (self.size(a) for a in shape.args)
                 if places.item[0] != e.item[0]:
                     raise refuse("E301", f"{e.item[0]} values for {places.item[0]} places")
-                if len(places.tensor) and (places.tensor.amax(0) >= torch.tensor([m, n], device=places.tensor.device)).any():
+                if any(not (0 <= i < m and 0 <= j < n) for i, j in places.tensor.tolist()):
                     raise refuse("E305", f"a place lies outside of {m}×{n}")
                 return Value(K.scatter(e.tensor, places.tensor, m, n), 2)
             case "svd":
@@ -478,7 +489,7 @@ def _one(function: Callable[[Tensor], Tensor], rank: int) -> Callable[[Value], V
     return lambda e: Value(function(e.tensor), rank)
 
 
-def _per(function: Callable[[Tensor], Tensor], axis: Any) -> Callable[[Value], Value]:
+def _per(function: Callable[[Tensor], Tensor], axis: Literal["row", "col"]) -> Callable[[Value], Value]:
     return lambda e: Value(function(e.tensor), 1, axis=axis)
 
 
@@ -491,10 +502,6 @@ _ARITHMETIC: Mapping[str, Callable[[Datum, Datum], Datum]] = {
     "/": d.divide, "//": d.floor_divide, "*": d.beside,
 }  # fmt: skip
 _OF_NUMBERS = ("floor", "ceil", "log2")
-_INDEX_SETS: Mapping[str, Callable[..., Tensor]] = {
-    "band": K.band, "sample": K.sample, "pairs": K.pairs, "halves": K.halves, "tree": K.tree,
-    "neighbours": K.neighbours, "arange": K.arange, "butterfly": K.butterfly,
-}  # fmt: skip
 # rank of the item from, to, and the value
 _OF_ONE: Mapping[str, tuple[int, int, Callable[[Value], Value]]] = {
     "skew": (1, 1, _one(K.skew, 2)), "diag": (1, 1, _one(K.diag, 2)), "diagonal": (2, 2, _one(K.diagonal, 1)),

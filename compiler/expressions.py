@@ -225,8 +225,8 @@ class Reader:
         fits = [k for k in (0, 1) if size is not None and item[k] == size]
         if len(fits) != 1:
             why = "both are" if fits else "none is known to be"
-            self.report("E206", f"`{base}_{sub}` can be a row or a column of {capital}: the one whose length is the range "
-                                f"of {sub} is meant, and {why}", span,
+            self.report("E206", f"`{base}_{sub}` can be a row or a column of {capital}: the one whose length is the "
+                                f"range of {sub} is meant, and {why}", span,
                         suggestion=f"`{capital}_{{{sub},:}}` is a row, `{capital}_{{:,{sub}}}` a column")
         axis = fits[0] if len(fits) == 1 else 0
         colon = t.Range(None, None, None, span)
@@ -289,7 +289,7 @@ class Reader:
             del self._uses[index]
             if before is not None:
                 self._uses[index] = before
-        certain = {size: where for size, where in reversed(uses.certain)}
+        certain = dict(reversed(uses.certain))
         if len(certain) == 1:
             return next(iter(certain))
         if len(certain) > 1:
@@ -328,12 +328,11 @@ class Reader:
                 return self.chain(e, scope, place)
             case s.Juxt():
                 return self.juxt(e, scope, place)
-            case s.Unary(op="-", operand=operand, span=span):
-                return t.Negate(self.expr(operand, scope, place), span)
-            case s.Unary(op="√", operand=operand, span=span):
-                return t.Call("sqrt", (self.expr(operand, scope, place),), (), span)
             case s.Unary(op="∇", operand=operand, span=span):
                 return self.gradient(operand, scope, place, span)
+            case s.Unary(op=op, operand=operand, span=span):
+                read = self.expr(operand, scope, place)
+                return t.Negate(read, span) if op == "-" else t.Call("sqrt", (read,), (), span)
             case s.Binary():
                 return self.binary(e, scope, place)
             case s.Norm(inner=inner, axis=axis, span=span):
@@ -357,9 +356,9 @@ class Reader:
             case s.Dots(span=span):
                 self.report("E106", "`...` cannot stand here", span, suggestion="blkdiag(R₁, ..., R_b) is a use of it")
                 return t.Var("...", span)
-            case s.Slice(span=span):
-                self.report("E106", "a slice cannot stand here", span, suggestion="A_{:, :k}")
-                return t.Var(":", span)
+            case s.Slice():
+                self.report("E106", "a slice cannot stand here", e.span, suggestion="A_{:, :k}")
+                return t.Var(":", e.span)
 
     def gradient(self, operand: s.Expr, scope: Scope, place: Place, span: Span) -> t.Term:
         """``∇w``."""
@@ -425,13 +424,14 @@ class Reader:
         indices = tuple(plain(i) for i in e.indices)
         inner = scope.inner()
         size: t.Term | None = None
+        domain: t.Term | None = None
         if e.domain is not None:
             domain = self.domain(e.domain, scope, place)
             if isinstance(domain, t.Call) and domain.function == "range" and len(domain.args) == 1:
                 size = domain.args[0]
         for index in indices:
             self.refuse_taken(index, e.span, scope)
-        if e.domain is None:
+        if domain is None:
             found = self.range_of(indices[0], e.body, scope, place, e.span) if len(indices) == 1 else None
             if len(indices) != 1:
                 self.report("E307", "a sum over several indices needs to be told their set", e.span,
@@ -480,7 +480,7 @@ class Reader:
     # ------------------------------------------------------------ chains and juxtaposition
 
     def chain(self, e: s.Chain, scope: Scope, place: Place) -> t.Term:
-        """Head and trailers. A postfix after a call belongs to the call; after a parenthesised factor, to that factor."""
+        """Head and trailers. A postfix after a call belongs to the call, after a parenthesis to that factor."""
         if any(isinstance(x, s.Member) for x in e.trailers):
             return self.member(e)
         head, trailers = e.head, list(e.trailers)
@@ -583,8 +583,9 @@ class Reader:
         read: list[t.Term | t.Range] = []
         for x in items:
             if isinstance(x, s.Slice):
-                ends = [None if end is None else self.expr(end, scope, "size") for end in (x.start, x.stop, x.step)]
-                read.append(t.Range(*ends, x.span))
+                start, stop, step = (None if end is None else self.expr(end, scope, "size")
+                                     for end in (x.start, x.stop, x.step))  # fmt: skip
+                read.append(t.Range(start, stop, step, x.span))
             else:
                 read.append(self.expr(x, scope, "size"))
         return tuple(read)
@@ -688,7 +689,7 @@ class Reader:
         """The call, checked against the function's signature and against where it stands."""
         name = canonical(name) if name not in self.functions else name
         if name in self.functions:
-            self.check_arguments(name, Signature((self.functions[name],) * 2), len(args), kwargs, span)
+            self.check_arguments(name, Signature((self.functions[name], self.functions[name])), len(args), kwargs, span)
             if name in self.training and place not in ("update", "function"):
                 self.report("E210", f"{name} reads gradients or keeps a state: it is known only after backward", span,
                             suggestion="put it under `after backward:`")
@@ -744,7 +745,8 @@ class Reader:
 
     def initial(self, e: s.Expr, scope: Scope) -> t.Term:
         """The value after ``init =``: a named initialiser, or any expression of what is known at attach."""
-        name, args, span = "", (), e.span
+        name, span = "", e.span
+        args: tuple[s.Expr, ...] = ()
         match e:
             case s.Name(text=text):
                 name = text

@@ -32,7 +32,7 @@ _INIT = re.compile(r"\binit\s*=\s*([^,;\s]+)")
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """What a comment says of a name. ``text`` is the declaration to write."""
+    """What a comment says of a name. ``text`` is the declaration to write; ``implied``: only by a claim on a result."""
 
     name: str
     space: s.Space
@@ -41,6 +41,7 @@ class Hypothesis:
     init: s.Expr | None
     text: str
     span: Span
+    implied: bool = False
 
 
 def comments(body: Sequence[s.Statement]) -> Iterator[tuple[str, Span]]:
@@ -58,8 +59,8 @@ def comments(body: Sequence[s.Statement]) -> Iterator[tuple[str, Span]]:
 def hypotheses(body: Sequence[s.Statement]) -> dict[str, Hypothesis]:
     """Declarations in the comments of a program, by the key of their names; the first of a name counts."""
     found: dict[str, Hypothesis] = {}
-    for name, made in _implied(body):
-        found.setdefault(key(name), made)
+    for name, implied in _implied(body):
+        found.setdefault(key(name), implied)
     for comment, span in comments(body):
         frozen, shared = "frozen" in comment, "shared" in comment
         start = _INIT.search(comment)
@@ -67,10 +68,8 @@ def hypotheses(body: Sequence[s.Statement]) -> dict[str, Hypothesis]:
             names = [n.strip() for n in piece["names"].split(",")]
             for name, family in _families(names):
                 made = _declared(name, piece["space"], family, frozen, shared, start[1] if start else None, span)
-                if made is not None and found.get(key(name), made).span != span:
-                    found[key(name)] = made  # said in words: better than implied
-                elif made is not None:
-                    found.setdefault(key(name), made)
+                if made is not None and (key(name) not in found or found[key(name)].implied):
+                    found[key(name)] = made
     return found
 
 
@@ -103,7 +102,7 @@ def _implied(body: Sequence[s.Statement]) -> Iterator[tuple[str, Hypothesis]]:
         for name, space in pieces:
             made = _declared(name, space, None, False, False, None, span)
             if made is not None:
-                yield name, made
+                yield name, replace(made, implied=True)
 
 
 def _families(names: list[str]) -> Iterator[tuple[str, str | None]]:
@@ -134,8 +133,8 @@ def _declared(name: str, space: str, family: str | None, frozen: bool, shared: b
                 text = f"({space})^{family}" if family is not None else space
                 tail = f": {roles}{', shared' if shared else ''}, init = {init or ('kaiming' if frozen else '0')}"
                 line = f"{name} ∈ {text}{tail}{', seed = 0' if frozen else ''}"
-                moved = _moved(read, span)
-                return Hypothesis(name, moved, "frozen" if frozen else "learned", shared, _moved(value, span), line, span)
+                role: Literal["learned", "frozen"] = "frozen" if frozen else "learned"
+                return Hypothesis(name, _moved(read, span), role, shared, _moved(value, span), line, span)
             case _:
                 continue
     return None

@@ -9,7 +9,7 @@ Fourier transforms of half-precision tensors are computed in float32 and cast ba
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -227,24 +227,27 @@ def special_orthogonal(Z: Tensor) -> Tensor:
 
 def inverse(M: Tensor) -> Tensor:
     """M⁻¹."""
-    return torch.linalg.inv(_single(M)).to(M.dtype)
+    made: Tensor = torch.linalg.inv(_single(M)).to(M.dtype)
+    return made
 
 
 def solve(A: Tensor, B: Tensor, rank: int = 2) -> Tensor:
     """A⁻¹ B; ``rank`` 1 when B is a vector."""
     right = _single(B) if rank == 2 else _single(B)[..., None]
-    X = torch.linalg.solve(_single(A), right).to(B.dtype)
+    X: Tensor = torch.linalg.solve(_single(A), right).to(B.dtype)
     return X if rank == 2 else X[..., 0]
 
 
 def expm(M: Tensor) -> Tensor:
     """The matrix exponential."""
-    return torch.linalg.matrix_exp(_single(M)).to(M.dtype)
+    made: Tensor = torch.linalg.matrix_exp(_single(M)).to(M.dtype)
+    return made
 
 
 def matrix_power(M: Tensor, exponent: int) -> Tensor:
     """M multiplied with itself; exponent 0 is the identity."""
-    return torch.linalg.matrix_power(_single(M), exponent).to(M.dtype)
+    made: Tensor = torch.linalg.matrix_power(_single(M), exponent).to(M.dtype)
+    return made
 
 
 def trace(M: Tensor) -> Tensor:
@@ -257,17 +260,20 @@ def trace(M: Tensor) -> Tensor:
 
 def fft(v: Tensor) -> Tensor:
     """Complex; no factor."""
-    return torch.fft.fft(_single(v))
+    made: Tensor = torch.fft.fft(_single(v))
+    return made
 
 
 def ifft(v: Tensor) -> Tensor:
     """Complex; factor 1/n."""
-    return torch.fft.ifft(_single(v), norm="forward") * (1.0 / v.shape[-1])
+    made: Tensor = torch.fft.ifft(_single(v), norm="forward") * (1.0 / v.shape[-1])
+    return made
 
 
 def fft2(M: Tensor) -> Tensor:
     """Complex; no factor."""
-    return torch.fft.fft2(_single(M))
+    made: Tensor = torch.fft.fft2(_single(M))
+    return made
 
 
 def ifft2(M: Tensor) -> Tensor:
@@ -275,7 +281,8 @@ def ifft2(M: Tensor) -> Tensor:
 
     ``norm="forward"`` and a factor of our own: some CPU builds apply ifft2's own factor twice at 2048×2048.
     """
-    return torch.fft.ifft2(_single(M), norm="forward") * (1.0 / (M.shape[-2] * M.shape[-1]))
+    made: Tensor = torch.fft.ifft2(_single(M), norm="forward") * (1.0 / (M.shape[-2] * M.shape[-1]))
+    return made
 
 
 def real(e: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -295,22 +302,26 @@ def imag(e: Tensor, dtype: torch.dtype | None = None) -> Tensor:
 
 def norm(v: Tensor) -> Tensor:
     """‖v‖₂ of a vector."""
-    return torch.linalg.vector_norm(v, dim=-1)
+    made: Tensor = torch.linalg.vector_norm(v, dim=-1)
+    return made
 
 
 def norm_row(M: Tensor) -> Tensor:
     """One 2-norm a row."""
-    return torch.linalg.vector_norm(M, dim=-1)
+    made: Tensor = torch.linalg.vector_norm(M, dim=-1)
+    return made
 
 
 def norm_col(M: Tensor) -> Tensor:
     """One 2-norm a column."""
-    return torch.linalg.vector_norm(M, dim=-2)
+    made: Tensor = torch.linalg.vector_norm(M, dim=-2)
+    return made
 
 
 def norm_F(M: Tensor) -> Tensor:
     """√(Σ M_{ij}²)."""
-    return torch.linalg.vector_norm(M, dim=(-2, -1))
+    made: Tensor = torch.linalg.vector_norm(M, dim=(-2, -1))
+    return made
 
 
 def _item(rank: int) -> tuple[int, ...]:
@@ -366,7 +377,7 @@ def clamp(e: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
     return torch.clamp(e, as_low, torch.as_tensor(high, dtype=e.dtype, device=e.device))
 
 
-POINTWISE = {
+POINTWISE: Mapping[str, Callable[[Tensor], Tensor]] = {
     "exp": torch.exp, "log": torch.log, "sin": torch.sin, "cos": torch.cos, "tan": torch.tan, "tanh": torch.tanh,
     "arctan": torch.arctan, "sigmoid": torch.sigmoid, "relu": torch.relu, "gelu": torch.nn.functional.gelu,
     "silu": torch.nn.functional.silu, "softplus": torch.nn.functional.softplus, "sqrt": torch.sqrt, "abs": torch.abs,
@@ -471,6 +482,12 @@ def butterfly(n: int, k: int, j: int) -> Tensor:
     return torch.arange(n).reshape(n // (k * stride), k, stride).mT.reshape(-1)
 
 
+INDEX_SETS: Mapping[str, Callable[..., Tensor]] = {
+    "band": band, "sample": sample, "pairs": pairs, "halves": halves, "tree": tree, "neighbours": neighbours,
+    "arange": arange, "butterfly": butterfly,
+}  # fmt: skip
+
+
 # ---------------------------------------------------------------- initial values
 
 
@@ -541,6 +558,5 @@ def unit_std(t: Tensor) -> Tensor:
 
 def index_rows(name: str, attrs: Sequence[int]) -> tuple[tuple[int, ...], ...]:
     """The rows of an index set that the sizes alone determine, as plain numbers: what a plan unrolls or schedules."""
-    made = {"band": band, "sample": sample, "pairs": pairs, "halves": halves, "tree": tree, "neighbours": neighbours,
-            "arange": arange, "butterfly": butterfly}[name](*attrs)
+    made = INDEX_SETS[name](*attrs)
     return tuple(tuple(row) if isinstance(row, list) else (row,) for row in made.tolist())

@@ -135,23 +135,28 @@ class Planner:
 
     def apply_dense(self, m: Node, v: Low) -> Low:
         """M built, then one matrix product."""
-        matrix = self.value(m)
-        type_ = self.result_type(m, v)
+        return self.times_vectors(self.value(m), v)
+
+    def times_vectors(self, matrix: Low, v: Low) -> Low:
+        """A built matrix (or a batch of them) times vectors (or a batch of them)."""
+        family, loops = b.united(matrix.type, v.type)
+        type_ = Type((matrix.type.item[0],), family, loops)
         if matrix.lead:
-            return self.make("matvec", (self.aligned(matrix, Type((1, 1), type_.family, type_.loops)), v), type_,
-                             self.lead(matrix, v), flops=2 * self.table.size((*matrix.lead, *m.type.shape)))
-        work = 2 * self.table.size((*v.lead, *type_.batch, *m.type.item))
-        if not m.type.batch:
+            return self.make("matvec", (self.aligned(matrix, Type((1, 1), family, loops)), v), type_,
+                             self.lead(matrix, v), flops=2 * self.table.size((*matrix.lead, *matrix.type.shape)))
+        work = 2 * self.table.size((*v.lead, *type_.batch, *matrix.type.item))
+        if not matrix.type.batch:
             if not v.lead and not v.type.batch:
                 return self.make("mv", (matrix, v), type_, (), flops=work)
             return self.make("linear", (v, matrix), type_, v.lead, flops=work)
         if not v.type.batch:
             return self.make("linear_each", (v, matrix), type_, v.lead, flops=work)
-        if b.fits(m.type.batch, v.type.batch) and [a.uid for a in m.type.loops] == [a.uid for a in v.type.loops]:
-            return self.make("each", (v, matrix, len(m.type.batch)), type_, v.lead, flops=work)
-        full = Type((1, 1), type_.family, type_.loops)
-        return self.make("matvec", (self.aligned(matrix, full), self.aligned(v, Type((1,), type_.family, type_.loops))),
-                         type_, self.lead(v), flops=work)
+        if b.fits(matrix.type.batch, v.type.batch) and \
+                [a.uid for a in matrix.type.loops] == [a.uid for a in v.type.loops]:
+            return self.make("each", (v, matrix, len(matrix.type.batch)), type_, v.lead, flops=2 * work)
+        full = Type((1, 1), family, loops)
+        return self.make("matvec", (self.aligned(matrix, full), self.aligned(v, Type((1,), family, loops))),
+                         type_, self.lead(v), flops=4 * work)
 
     def chain(self, factors: tuple[Node, ...], v: Low) -> Low:
         """F₁ … F_k v: each suffix is applied to v, or multiplied out first, whichever costs less in all."""
@@ -166,14 +171,11 @@ class Planner:
             suffix = factors[start:]
             if suffix[0].op == "weight" and "T" in v.lead and self.on_tokens:
                 break  # W on tokens stays the base layer's product
-            if any(f.type.batch for f in suffix) or not _worth(suffix, self.table.size(v.lead)):
+            if any(_contains_weight(f) for f in suffix) and "T" in v.lead:
+                break
+            if not _worth(suffix, self.table.size(v.lead)):
                 continue
-            matrix = self.dense(suffix)
-            type_ = Type((suffix[0].type.item[0],), v.type.family, v.type.loops)
-            product_ = self.make("linear", (v, matrix), type_, v.lead,
-                                 flops=2 * self.table.size((*v.lead, *type_.batch, *matrix.type.item))) \
-                if v.lead or v.type.batch else self.make("mv", (matrix, v), type_, ())
-            candidates.append(self.chain(factors[:start], product_))
+            candidates.append(self.chain(factors[:start], self.times_vectors(self.dense(suffix), v)))
         best = self.cheapest(candidates)
         self._applied[key] = best
         self._kept.append((factors, v))
@@ -626,12 +628,13 @@ def _joined(p: Planner, a: Node, axis: Axis) -> Node | None:
         a = a.args[1]
     if a.op != "prod" or a.type.loops != (axis,) or a.type.family:
         return None
-    first, rest = a.args[0], list(a.args[1:])
-    if axis not in first.type.loops or first.type.rank != 2:
-        return None
-    inner = p.rules.prod(tuple(rest)) if len(rest) > 1 else rest[0]
+    widths = [f.type.item[1] for f in a.args[:-1]]
+    cut = min(range(len(widths)), key=lambda k: widths[k]) + 1
+    first, inner = p.rules.prod(a.args[:cut]), p.rules.prod(a.args[cut:])
     for s in scalars:
         inner = p.rules.scale(s, inner)
+    if axis not in first.type.loops:
+        first = b.spread(p.g, first, axis)
     if axis not in inner.type.loops:
         inner = b.spread(p.g, inner, axis)
     r = first.type.item[1]
@@ -892,7 +895,7 @@ def _apply_inv(p: Planner, m: Node, v: Low) -> Low | None:
         return None
     matrix = p.value(a)
     n = a.type.item[0]
-    work = p.table.size((*a.type.batch, n, n, n)) + 2 * p.table.size((*v.dims, n))
+    work = p.table.size((*a.type.batch, n, n, n)) + 8 * p.table.size((*v.dims, n))  # triangular solves are slow
     return p.make("solve_vectors", (matrix, v, len(a.type.batch)), p.result_type(m, v), v.lead, flops=work)
 
 
@@ -971,13 +974,15 @@ def _apply_sumloop(p: Planner, m: Node, v: Low) -> Low | None:
         return None
     joined = _joined(p, a, axis)
     if joined is not None:
-        inner_factor = joined.args[1]
-        inner = inner_factor.args[0]
-        low = p.apply(inner, v)  # (lead, N, r)
-        if axis not in low.type.loops:
-            return None
-        flat = p.make("flatten", (low, -2, -1), Type((inner_factor.type.item[0],)), v.lead, flops=0.0)
-        return p.apply_dense(joined.args[0], flat)
+        left, right = joined.args
+        built = p.value(right)
+        candidates = [p.times_vectors(p.value(left), p.times_vectors(built, v)),
+                      p.times_vectors(p.matmul(p.value(left), built), v)]
+        inner = p.apply(right.args[0], v)  # (lead, N, r)
+        if axis in inner.type.loops:
+            flat = p.make("flatten", (inner, -2, -1), Type((right.type.item[0],)), v.lead, flops=0.0)
+            candidates.append(p.times_vectors(p.value(left), flat))
+        return p.cheapest(candidates)
     low = p.apply(a, v)
     return _sum_axis(p, low, axis, Type(low.type.item, low.type.family,
                                         tuple(x for x in low.type.loops if x != axis)))

@@ -26,6 +26,7 @@ from padp.compiler.plans import Plan, plan_of
 from padp.compiler.reference import Reference
 from padp.compiler.shared import SharedStore
 from padp.compiler.site import HeadMap, weight_of
+from padp.compiler.updates import prepare
 from padp.dsl.diagnostics import refuse
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class AdapterModule(nn.Module):
             raise refuse("E507", f"dropout = {dropout}", suggestion="a probability in [0, 1)")
         self._cache: list[Tensor] | None = None
         self._fill(weight, bias, dtype, device, seed, shared)
+        if self.has_updates:
+            prepare(self)
 
     # ------------------------------------------------------------ making the tensors
 
@@ -263,6 +266,10 @@ class AdapterModule(nn.Module):
     def reference(self, x: Tensor, base: nn.Module) -> Tensor:
         """The program read literally, dense, in the precision of its tensors."""
         return self._reference(weight_of(base).detach(), cast("Tensor | None", base.bias)).forward(x)
+
+    def meaning(self) -> Reference:
+        """The program read literally with the tensors of now, without what the base holds: for ``after backward``."""
+        return self._reference(None, None)
 
     def _reference(self, weight: Weights, bias: Tensor | None) -> Reference:
         tensors: dict[str, Tensor] = dict(weight) if isinstance(weight, Mapping) else \

@@ -3,8 +3,8 @@
     resolve(program, source, variant) -> Method             raises PadpError with all findings
     resolve_leniently(program, source, variant) -> (Method, findings)
 
-Both read in the same way. A name that is declared nowhere is reported and stays a ``Var``; when a comment of the program
-gives its shape it becomes a parameter by hypothesis, so that shapes can be checked all the same.
+Both read in the same way. A name that is declared nowhere is reported and stays a ``Var``; when a comment of the
+program gives its shape it becomes a parameter by hypothesis, so that shapes can be checked all the same.
 """
 
 from __future__ import annotations
@@ -177,6 +177,7 @@ class _Resolver:
             if scope.find(h.name) is not None:
                 self.report("E205", f"`{h.name}` already has a meaning", h.span, suggestion="another name")
                 continue
+            default: t.Term | None
             match h.default:
                 case None:
                     default = None
@@ -268,7 +269,8 @@ class _Resolver:
             whole = made.get(source)
             if whole is not None and name not in made:
                 family = whole.space.family if keep_family else ()
-                made[name] = t.Bound(name, t.SpaceTerm("ℝ", whole.space.dims[dims], family, None, whole.span), whole.span)
+                space = t.SpaceTerm("ℝ", whole.space.dims[dims], family, None, whole.span)
+                made[name] = t.Bound(name, space, whole.span)
 
         if site == "linear":
             whole = made.get("W")
@@ -511,7 +513,8 @@ class _Resolver:
         if found is not None and found.kind == "number":
             header = self.program.header
             hyper = header is not None and any(key(h.name) == key(name.text) for h in header.hyper)
-            self.report("E202", f"`{name.text}` is a {'hyperparameter' if hyper else 'dimension'} and a tensor", name.span,
+            what = "hyperparameter" if hyper else "dimension"
+            self.report("E202", f"`{name.text}` is a {what} and a tensor", name.span,
                         suggestion="another name for one of them", related=[Related(found.span, "the number")])
             self.shadow_value(name.text, space, parameter.role, init, name.span, scope)
             return
@@ -566,8 +569,7 @@ class _Resolver:
         if len(a.targets) > 1:
             self.assign_several(a, scope, out, place)
             return
-        (target,) = a.targets
-        match target:
+        match a.targets[0]:
             case s.Group(inner=inner):
                 self.assign(replace(a, targets=(inner,)), scope, out, place, loops)
             case s.Name(text=text, span=span):
@@ -601,7 +603,8 @@ class _Resolver:
                 case s.Chain(head=s.Name(text=text), trailers=(s.Transposed(),)):
                     names.append(text + "ᵀ")
                 case _:
-                    self.report("E106", "several values are given to plain names", a.span, suggestion="U, Σ, Vᵀ ← svd(W)")
+                    self.report("E106", "several values are given to plain names", a.span,
+                                suggestion="U, Σ, Vᵀ ← svd(W)")
                     names.append("_")
         if len({key(n) for n in names}) != len(names):
             self.report("E205", "one name is there twice", a.span)
@@ -677,9 +680,9 @@ class _Resolver:
         self.report("E201", f"`{text} ← {role}` is no declaration", span, once=key(name),
                     related=[Related(found.span, "its shape is in this comment")],
                     suggestion=f"{'before the loop: ' if loops else ''}{name} ∈ {shape}: {role}, init = kaiming")
+        init = None if found.init is None else self.reader.initial(found.init, scope)
         parameter = t.Parameter(name, replace(space, family=(*family, *space.family)),
-                                "frozen" if role == "frozen" else "learned", False, found.init and
-                                self.reader.initial(found.init, scope), None, span)
+                                "frozen" if role == "frozen" else "learned", False, init, None, span)
         self.reader.assumed.setdefault(name, (parameter, None, span))
         scope.bind(parameter_entry(parameter))
 
@@ -713,7 +716,8 @@ class _Resolver:
         found = scope.find(name)
         if found is None or found.kind == "tensor":
             return
-        what = {"number": "a dimension or hyperparameter", "index": "the index of a loop"}.get(found.kind, "a fixed name")
+        kinds = {"number": "a dimension or hyperparameter", "index": "the index of a loop"}
+        what = kinds.get(found.kind, "a fixed name")
         self.report("E202", f"`{name}` is {what} and cannot be assigned to", span, suggestion="another name",
                     related=[Related(found.span, "it gets its meaning here")] if found.span != _NOWHERE else [])
 
@@ -780,8 +784,8 @@ class _Resolver:
             span = self.program.span if self.program.header is None else self.program.header.span
             last = steps[-1] if steps else None
             guess = last.names[-1] if isinstance(last, t.Let) else None
-            suggestion = {"linear": f"y ← {guess or 'W'} @ x", "attention": "y ← attn(q = …)", "hidden": "h ← h + …"}[site]
-            self.report("E207", f"the program never says what `{wanted}` is", span, suggestion=suggestion)
+            usual = {"linear": f"y ← {guess or 'W'} @ x", "attention": "y ← attn(q = …)", "hidden": "h ← h + …"}
+            self.report("E207", f"the program never says what `{wanted}` is", span, suggestion=usual[site])
             return guess or wanted
         answers = [x.value for x in bound if x.names == ("y",)]
         for call in (x for x in walk((tuple(steps), tuple(self.minimise))) if isinstance(x, t.Call)):

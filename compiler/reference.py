@@ -2,8 +2,8 @@
 
     Reference(method, sizes, hyper, tensors).forward(x)
 
-Loops run in Python, in order; matrices are dense; nothing is rearranged. A program is read for one vector and lifted over
-tokens with ``torch.vmap``, so gradients flow. What every plan computes is compared with this.
+Loops run in Python, in order; matrices are dense; nothing is rearranged. A program is read for one vector and lifted
+over tokens with ``torch.vmap``, so gradients flow. What every plan computes is compared with this.
 """
 
 from __future__ import annotations
@@ -261,7 +261,8 @@ class Reference:
             evaluation.steps(self.method.body)
             parts = evaluation.look_up(self.method.output, self.method.span)
             if not isinstance(parts, Parts):
-                raise refuse("E210", "at an attention, y is a call of attn", self.method.span, source=self.method.source)
+                raise refuse("E210", "at an attention, y is a call of attn", self.last(self.method.output),
+                             source=self.method.source)
             return {name: value.tensor for name, value in parts.tensors.items()}
 
         named = torch.vmap(one, randomness="same")(x)

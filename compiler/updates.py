@@ -1,16 +1,17 @@
 """What happens after backward, read literally: ``∇w``, ``ema``, ``keep`` and ``cubic``.
 
-    update(sites, step) -> outcomes
+    update(modules, step)                  changes the tensors and the states of the modules
+    outcomes(sites, step) -> outcomes      what they would become
 
-All sites of a model are updated together, because ``keep(…, over = model)`` ranks over all of them. Nothing is changed in
-place: an outcome holds the new values of learned tensors and the new states of the moving averages.
+All sites of an adapter are updated together, because ``keep(…, over = model)`` ranks over all of them. States of
+moving averages are buffers of the module, made when it is (``prepare``), so that they are saved and loaded with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -18,7 +19,8 @@ from torch import Tensor
 from padp.compiler import dense as d
 from padp.compiler import terms as t
 from padp.compiler.dense import Value
-from padp.compiler.reference import Evaluation, Meaning, Reference
+from padp.compiler.evaluation import Evaluation, Meaning
+from padp.compiler.reference import Reference, binds
 from padp.compiler.scope import walk
 from padp.dsl.diagnostics import refuse
 from padp.dsl.source import Span
@@ -51,24 +53,75 @@ class _Undecided(Exception):
         self.score, self.budget, self.over_model = score, budget, over_model
 
 
-def update(sites: Sequence[Site], step: int) -> list[Outcome]:
+class Module(Protocol):
+    """What an adapter's module offers here."""
+
+    def meaning(self) -> Reference:
+        """The literal reading with the module's present tensors."""
+        ...
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """The declared tensors by symbol."""
+        ...
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None: ...
+
+    def get_buffer(self, target: str) -> Tensor: ...
+
+
+def prepare(module: Module) -> None:
+    """Give a module the states of its moving averages, all 0."""
+    for name, state in initial_state(module.meaning()).items():
+        module.register_buffer(name, state)
+
+
+def initial_state(reference: Reference) -> dict[str, Tensor]:
+    """The states that the program's updates keep at a site, as zeros."""
+    gradients = {p.name: torch.zeros_like(reference.tensors[p.name]) for p in reference.method.parameters
+                 if p.role == "learned"}  # fmt: skip
+    (outcome,) = outcomes([Site(reference, gradients, {})], 0)
+    return {name: torch.zeros_like(state) for name, state in outcome.state.items()}
+
+
+def update(modules: Sequence[Module], step: int) -> None:
+    """Run ``after backward`` at all sites of an adapter, in place: between ``backward`` and the optimiser's step.
+
+    Raises PadpError E210 when a learned tensor that is asked for its gradient has none; then nothing has changed.
+    """
+    sites: list[Site] = []
+    for module in modules:
+        reference = module.meaning()
+        learned = [p.name for p in reference.method.parameters if p.role == "learned"]
+        gradients = {n: g.to(reference.tensors[n].dtype) for n in learned if (g := module.tensors[n].grad) is not None}
+        states = {name: module.get_buffer(name) for name in initial_state(reference)}
+        sites.append(Site(reference, gradients, states))
+    with torch.no_grad():
+        for module, site, outcome in zip(modules, sites, outcomes(sites, step), strict=True):
+            for name, value in outcome.values.items():
+                module.tensors[name].copy_(value)
+            for name, state in outcome.state.items():
+                site.state[name].copy_(state)
+
+
+def outcomes(sites: Sequence[Site], step: int) -> list[Outcome]:
     """Run ``after backward`` at every site, for training step ``step`` (from 0).
 
-    Sites run until each stands at its next ``keep``; the entries to keep are chosen over all of them, and they run again
-    from the start with that choice: a run changes nothing, so it can be repeated.
+    Sites run until each stands at its next ``keep``; the entries to keep are chosen over all of them, and they run
+    again from the start with that choice: a run changes nothing, so it can be repeated.
     """
     masks: list[list[Tensor]] = [[] for _ in sites]
     with torch.no_grad():
         while True:
             waiting: dict[int, _Undecided] = {}
-            outcomes: list[Outcome] = []
+            made: list[Outcome] = []
             for number, site in enumerate(sites):
                 try:
-                    outcomes.append(_run(site, step, masks[number]))
+                    made.append(_run(site, step, masks[number]))
                 except _Undecided as stop:
                     waiting[number] = stop
             if not waiting:
-                return outcomes
+                return made
             for number, mask in _chosen(waiting, sites).items():
                 masks[number].append(mask)
 
@@ -81,7 +134,7 @@ def _run(site: Site, step: int, masks: Sequence[Tensor]) -> Outcome:
         evaluation.position = position
         evaluation.steps([statement])
     learned = {p.name for p in method.parameters if p.role == "learned"}
-    changed = {name for s in method.updates for name in _bound(s)} & learned
+    changed = {name for s in method.updates for name in binds(s)} & learned
     values: dict[str, Tensor] = {}
     for name in changed:
         value = evaluation.look_up(name, method.span)
@@ -91,16 +144,6 @@ def _run(site: Site, step: int, masks: Sequence[Tensor]) -> Outcome:
                          source=method.source)
         values[name] = value.tensor
     return Outcome(values, evaluation.new_state)
-
-
-def _bound(step: t.Step) -> set[str]:
-    match step:
-        case t.Let(names=names):
-            return set(names)
-        case t.Write(name=name):
-            return {name}
-        case t.Loop(body=body):
-            return set().union(*(_bound(inner) for inner in body), set())
 
 
 def _chosen(waiting: Mapping[int, _Undecided], sites: Sequence[Site]) -> dict[int, Tensor]:
@@ -129,14 +172,14 @@ class _Update(Evaluation):
 
     def __init__(self, site: Site, environment: Mapping[str, Any], step: int, masks: Sequence[Tensor]) -> None:
         super().__init__(site.reference, environment)
-        self.site, self.now, self.masks = site, step, masks
+        self.here, self.now, self.masks = site, step, masks
         self.position, self.kept = 0, 0
         self.new_state: dict[str, Tensor] = {}
         self.averages: dict[tuple[int, t.Term], tuple[str, Value]] = {}
 
     def read(self, term: t.Term) -> Meaning:
         if isinstance(term, t.Gradient):
-            gradient = self.site.gradients.get(term.name)
+            gradient = self.here.gradients.get(term.name)
             if gradient is None:
                 raise refuse("E210", f"`{term.name}` has no gradient", term.span)
             value = self.look_up(term.name, term.span)
@@ -162,7 +205,7 @@ class _Update(Evaluation):
             return known[1]
         now = self.tensor(value)
         name = f"ema_{self.position}_{sum(1 for at, _ in self.averages if at == self.position)}"
-        before = self.site.state.get(name)
+        before = self.here.state.get(name)
         old = torch.zeros_like(now.tensor) if before is None else before.to(now.tensor)
         made = replace(now, tensor=beta * old + (1.0 - beta) * now.tensor)
         self.averages[(self.position, term)] = (name, made)
@@ -220,12 +263,7 @@ def _substituted(tree: Any, functions: Mapping[str, t.Function], bound: Mapping[
             return replace(tree, indices=tuple(fresh.values()), domain=_substituted(domain, functions, bound),
                            body=_substituted(body, functions, renamed))
         case _ if is_dataclass(tree) and not isinstance(tree, (type, Span)):
-            parts = {f.name: _substituted(getattr(tree, f.name), functions, bound)
-                     for f in fields(tree) if f.name not in ("span", "value") or _holds_terms(tree, f.name)}  # fmt: skip
+            parts = {f.name: _substituted(getattr(tree, f.name), functions, bound) for f in fields(tree)}
             return replace(tree, **parts)
         case _:
             return tree
-
-
-def _holds_terms(tree: object, name: str) -> bool:
-    return name == "value" and not isinstance(tree, (t.Number, t.Text))

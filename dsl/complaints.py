@@ -11,13 +11,13 @@ import unicodedata
 from functools import lru_cache
 from typing import Protocol, cast
 
-from lark import Token, Tree
+from lark import Token
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
 from padp.dsl.diagnostics import Diagnostic
 from padp.dsl.mistakes import EXAMPLES, HABITS, Complaint
 from padp.dsl.source import Source, Span
-from padp.dsl.spellings import GREEK
+from padp.dsl.spellings import GREEK, SUBSCRIPTS
 
 
 def habit_on(source: Source, text: str, line: Span) -> Diagnostic | None:
@@ -169,8 +169,6 @@ def _place(error: UnexpectedInput, text: str, line: Span) -> tuple[Span, str]:
 def _open_bar(error: UnexpectedInput) -> Token | None:
     """The last ‖ or | that was opened and not closed, if no bracket was opened after it."""
     for value in reversed(_stopped(error).parser_state.value_stack):
-        if isinstance(value, Tree) and value.data == "_bar":
-            value = cast("Tree[object]", value).children[0]
         if isinstance(value, Token) and str(value) in ("‖", "||", "|"):
             return value
         if isinstance(value, Token) and str(value)[-1:] in "([{":
@@ -199,6 +197,9 @@ def _strange(source: Source, text: str, at: int) -> Diagnostic:
     if twin is not None:
         return Diagnostic("E102", f"{_called(char)} looks like `{twin}` and is another character", here, source,
                           suggestion=f"write `{twin}`")
+    if char in SUBSCRIPTS.values() or unicodedata.name(char, "").startswith("SUBSCRIPT"):
+        return Diagnostic("E102", f"{_called(char)}: a subscript must follow a name", here, source,
+                          suggestion="write the index in braces: `(a + b)_{i}`")
     if unicodedata.category(char) == "Lm" or char in "⁺⁻⁽⁾⁼":
         return Diagnostic("E102", f"{_called(char)} cannot be a superscript here", here, source,
                           suggestion="write an exponent as `^{…}`; the transpose is `ᵀ`, the inverse `⁻¹`")

@@ -158,7 +158,7 @@ def _parts(name: str) -> tuple[_Part, ...]:
 
 def _joined(before: _Part, sep: str, part: _Part, is_sub: bool, is_latin: bool) -> list[_Part]:
     """A part after another one: a mark or a prime in letters, a word glued to its Δ, or a subscript."""
-    if is_latin and sep != "__" and (sep or before.is_bare_delta):
+    if is_latin and (sep or before.is_bare_delta):
         if part.word in MARKS and before.takes_mark:
             return [replace(before, marks=before.marks + MARKS[part.word], primes=part.primes)]
         if part.word == "prime" and not part.marks:

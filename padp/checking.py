@@ -25,9 +25,9 @@ def check(
 
 def check_source(source: Source, variant: str | None = None, numerics: bool = False) -> list[Diagnostic]:
     """``check`` of a source that has been read."""
-    from padp.compiler import check as static
+    from padp.compiler.check import check as check_statically
 
-    found = [diagnostic.at(source) for diagnostic in static.check(source, variant)]
+    found = [diagnostic.at(source) for diagnostic in check_statically(source, variant)]
     if numerics and not any(diagnostic.severity == "error" for diagnostic in found):
         from padp.compiler.numerics import settle
 

@@ -122,7 +122,7 @@ def tracked() -> list[str]:
     """The files of a clone, new ones included. A source archive has no git, and then there is nothing to hold."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.splitlines()
+    return [file for file in done.stdout.splitlines() if (ROOT / file).exists()]
 
 
 def test_entries_at_the_root() -> None:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import sympy as sp
-from rich.progress import Progress
 
 from padp.cli.options import Usage, adapter_of, hyperparameters, open_model, site_sizes, sizes_of
 from padp.cli.output import console, number, plural, progress, share, table
@@ -87,10 +86,10 @@ def _rows(method: Method, settings: Settings, sites: Sequence[tuple[str, dict[st
     rows: list[Row] = []
     broken: list[PadpError] = []
     with progress() as bar:
-        for (label, given), names in bar.track(groups.items(), description="counting"):
+        for (label, items), names in bar.track(groups.items(), description="counting"):
             where = names[0] if len(names) == 1 else f"{names[0]} and {plural(len(names) - 1, 'layer')} like it"
             try:
-                rows.append(Row(label, dict(given), len(names), evaluated(method, settings, dict(given), where)))
+                rows.append(Row(label, dict(items), len(names), evaluated(method, settings, dict(items), where)))
             except PadpError as error:
                 broken.append(error)
     if broken:

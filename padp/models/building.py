@@ -16,7 +16,6 @@ from padp.compiler.site import bias_of, weight_of
 from padp.dsl.diagnostics import PadpError, refuse
 from padp.models.places import Place
 from padp.models.sizing import sizes_at
-from padp.models.stepping import prepare
 
 if TYPE_CHECKING:
     from padp.compiler.adapter import Adapter, Settings
@@ -36,7 +35,6 @@ def built(place: Place, adapter: Adapter, settings: Settings, *, dtype: torch.dt
             sizes_at(adapter.method(settings.variant), place), variant=settings.variant, hyper=settings.hyper,
             weight=weight, bias=bias, dtype=dtype or torch.promote_types(like.dtype, torch.float32), device=like.device,
             dropout=dropout, seed=site_seed(seed, place.path), shared=shared)
-        prepare(module, weight, bias)
     return checked(place, module)
 
 
@@ -56,7 +54,6 @@ def remade(place: Place, adapter: Adapter, settings: Settings, tensors: Mapping[
             sizes_at(adapter.method(settings.variant), place), variant=settings.variant, hyper=settings.hyper,
             weight=weight, bias=bias, dtype=dtype, device=meta, dropout=dropout, seed=site_seed(seed, place.path),
             shared=shapes)
-        prepare(module, weight, bias)
     device = place.like.device
     state = {key: tensor.to(device) for key, tensor in tensors.items()}
     state.update({name: shared.tensors[key] for name, key in module.shared.items()})

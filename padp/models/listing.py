@@ -14,7 +14,15 @@ from torch import nn
 
 from padp.dsl.diagnostics import PadpError
 from padp.models.heads import fused, read_attention
-from padp.models.places import attentions, blocks, heads_of, hidden_place, is_place_for_linear, linear_place, with_ancestors
+from padp.models.places import (
+    attentions,
+    blocks,
+    heads_of,
+    hidden_place,
+    is_place_for_linear,
+    linear_place,
+    with_ancestors,
+)
 from padp.models.record import holder, record_of, sites_of
 from padp.models.saved import saved_modules
 from padp.models.walk import walk

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from padp.compiler.site import LinearSite, Site, bias_of, weight_of
+from padp.compiler import updates
 from padp.dsl.diagnostics import refuse
 from padp.dsl.spellings import glyph_name
 from padp.models.attaching import refuse_merged
 from padp.models.record import holder, named, record_of, sites_of, store
 from padp.models.saved import saved_modules
-from padp.models.stepping import step
 from padp.models.walk import sites
 
 if TYPE_CHECKING:
@@ -42,16 +41,12 @@ def update(model: nn.Module) -> None:
     refuse_merged(model, "updating adapters")
     for name in record_of(model).active:
         one = record_of(model).attached[name]
-        updating = [(module, *given_at(site)) for site in sites_of(model, name).values()
-                    if (module := site.module(name)).has_updates]
-        if updating:
-            step(updating, one.steps)
+        modules = [module for site in sites_of(model, name).values() if (module := site.module(name)).has_updates]
+        if modules:
+            updates.update(modules, one.steps)
+            for module in modules:
+                module.drop_cache()
         store(model, record_of(model).with_attached(replace(one, steps=one.steps + 1)))
-
-
-def given_at(site: Site) -> tuple[Tensor | dict[str, Tensor] | None, Tensor | None]:
-    """What the model gives to a site now: W and the bias of a linear layer, nothing elsewhere."""
-    return (weight_of(site.base), bias_of(site.base)) if isinstance(site, LinearSite) else (None, None)
 
 
 def set_knobs(model: nn.Module, name: str | None = None, **knobs: float) -> None:

@@ -63,13 +63,15 @@ def test_shapes() -> None:
     assert torch.equal(K.vec(M), torch.cat([M[:, j] for j in range(4)]))
     F = K.blocks(M, 3, 2)
     assert torch.equal(F[1, 1], M[2:4, 2:4]) and torch.equal(K.assemble(F), M)
-    assert torch.equal(K.assemble(K.blocks(rand(5, 6, 4), 2, 4)).shape and K.assemble(F), M)
+    batch = rand(5, 6, 4)
+    assert torch.equal(K.assemble(K.blocks(batch, 2, 4)), batch)
     with pytest.raises(PadpError):
         K.blocks(M, 4, 2)
     v = rand(2)
     assert torch.equal(K.tile(v, 3, 1), torch.cat([v, v, v]))
     assert torch.equal(K.tile(M, 2, 2), torch.cat([M, M]))
-    assert torch.equal(K.repeat(F, 2, 2).shape and K.repeat(M, 2, 1), M.repeat_interleave(2, 0))
+    assert torch.equal(K.repeat(F, 2, 2), F.repeat_interleave(2, 1))
+    assert torch.equal(K.repeat(M, 2, 1), M.repeat_interleave(2, 0))
     assert torch.equal(K.grouped(M, 12, 1), M.repeat_interleave(2, 0))
     with pytest.raises(PadpError):
         K.grouped(M, 8, 1)

@@ -115,7 +115,8 @@ def test_spellings_of_a_subscript_are_one_name() -> None:
     ("Σ_{i ∈ range(r)} λ_i", "Σ[i in range(r)] λ[i]"), ("Σᵢ λᵢ", "Σ[i in range(r)] λ[i]"),
     ("Σᵢ aᵢ · bᵢᵀ", "Σ[i in range(r)] (A[i] · B[:, i]ᵀ)"), ("Σⱼ W_{:,j} · x_j", "Σ[j in range(n)] (W[:, j] · x[j])"),
     ("Σᵢ A_i", "Σ[i in range(r)] A[i]"), ("Σ_{i ∈ range(m)} bᵢ", "Σ[i in range(m)] B[i]"),
-    ("cayley(W)", "cayley(W)"), ("x[2r]", "x[(2 * r)]"), ("scatter(λ, x, shape=(m,n))", "scatter(λ, x, shape=tuple(m, n))"),
+    ("cayley(W)", "cayley(W)"), ("x[2r]", "x[(2 * r)]"),
+    ("scatter(λ, x, shape=(m,n))", "scatter(λ, x, shape=tuple(m, n))"),
 ])  # fmt: skip
 def test_readings(line: str, want: str) -> None:
     assert show(value(line)) == want
@@ -159,7 +160,12 @@ def test_spaces() -> None:
 
 
 def test_definitions_by_index() -> None:
-    found = method(DECLARED + "s_i ← |λ_i| · ‖bᵢ‖\nfor j in range(r):\n    t_j ← λ_j\nH_{i,:} ← λ_i · aᵢ\ny ← W · (Bᵀ)_{0} @ x\n")
+    found = method(DECLARED + """s_i ← |λ_i| · ‖bᵢ‖
+for j in range(r):
+    t_j ← λ_j
+H_{i,:} ← λ_i · aᵢ
+y ← W @ x
+""")
     one, two, three = (s for s in found.body if isinstance(s, t.Loop))
     assert one.variables == ("i",) and show(one.domain) == "range(r)" and isinstance(one.body[0], t.Write)
     assert show(one.body[0].value) == "(|λ[i]| · ‖B[:, i]‖)"
@@ -195,8 +201,15 @@ def test_functions() -> None:
 
 
 def test_variants() -> None:
-    text = HEAD + "a ← 1\nvariant one:\n    λ ∈ ℝ^n: learned, init = 1\nvariant two:\n    λ ∈ ℝ^m: learned, init = 2\n" \
-        "common:\n    b ← λ\ny ← W @ x\n"  # fmt: skip
+    text = HEAD + """a ← 1
+variant one:
+    λ ∈ ℝ^n: learned, init = 1
+variant two:
+    λ ∈ ℝ^m: learned, init = 2
+common:
+    b ← λ
+y ← W @ x
+"""
     source = Source.of(text)
     assert list_variants(parse(source)) == ("one", "two")
     assert method(text).variant == "one" and show(method(text).parameters[0].space.dims[0]) == "n"
@@ -218,7 +231,8 @@ h ← h · s
     assert found.options == (("positions", t.Text("f7+l7")),)
     assert [test.op for test in found.relations] == ["≤", "even"]
     linear = method("adapter T on linear(W ∈ ℝ^{a×b})\ny ← W @ x\n")
-    assert {b.name: [show(d) for d in b.space.dims] for b in linear.bound} == {"W": ["a", "b"], "x": ["b"], "bias": ["a"]}
+    shapes = {b.name: [show(d) for d in b.space.dims] for b in linear.bound}
+    assert shapes == {"W": ["a", "b"], "x": ["b"], "bias": ["a"]}
     joint = method("adapter T on attention\ny ← attn(q = W_Q @ x)\n")
     assert {b.name for b in joint.bound} == {"W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O", "x"}
 
@@ -383,7 +397,8 @@ y ← (W @ Rᵀ) @ x
     (v,) = found.parameters
     assert (v.name, [show(d) for d in v.space.family], [show(d) for d in v.space.dims]) == ("v", ["r"], ["d"])
     assert suggestions(wrong)["vᵢ ← learned"] == "before the loop: v ∈ (ℝ^d)^r: learned, init = kaiming"
-    assert [s for s in found.body[1].body if isinstance(s, t.Let)][0].names == ("R",)  # type: ignore[union-attr]
+    loop = found.body[1]
+    assert isinstance(loop, t.Loop) and [s.names for s in loop.body if isinstance(s, t.Let)] == [("R",)]
 
 
 def test_undeclared_things_stay_and_are_said_once() -> None:
@@ -400,8 +415,9 @@ h ← h + q
 
 SEED = Path(__file__).parents[2].parent / "shared" / "seed" / "adapters_pseudocode.md"
 SAMPLES = [
-    "ΔW ← B @ A\ny ← (W + ΔW) @ x\n", "â_i ← ‖aᵢ‖, b̂ⱼ ← ‖bⱼ‖\ny ← x\n", "ΔW ← Σₜ cₜ · uᵢ vⱼᵀ\n", "R ← B_m @ ... @ B₂ @ B₁\n",
-    "y ← attn(W_Q' @ x, W_K' @ x, ...)\n", DECLARED + "y ← W @ x\n", "for i in range(d//2):\n    x̂[2i] ← α_i · x[2i]\n",
+    "ΔW ← B @ A\ny ← (W + ΔW) @ x\n", "â_i ← ‖aᵢ‖, b̂ⱼ ← ‖bⱼ‖\ny ← x\n", "ΔW ← Σₜ cₜ · uᵢ vⱼᵀ\n",
+    "R ← B_m @ ... @ B₂ @ B₁\n", "y ← attn(W_Q' @ x, W_K' @ x, ...)\n", DECLARED + "y ← W @ x\n",
+    "for i in range(d//2):\n    x̂[2i] ← α_i · x[2i]\n",
 ]  # fmt: skip
 
 
@@ -419,10 +435,12 @@ def test_the_blocks_of_the_source_document() -> None:
     assert "E207" in said[19] and "E510" in said[20]
 
 
-WORDS = ["W", "x", "A", "B", "λ", "aᵢ", "λ_i", "R₁", "i", "j", "r", "m", "n", "I", "Vᵀ", "Ω", "skew", "cos", "svd", "ema", "∇A",
-         "range", "attn", "blkdiag", "learned", "2", "0.5", "...", "Σᵢ ", "Σ_{i ∈ range(r)} ", "(", ")", "[", "]", "_{", "}",
-         ":", ",", ";", "←", "+=", "+", "-", "·", "@", "⊙", "⊗", "/", "//", "‖", "|", "²", "⁻¹", "ᵀ", "∈", "ℝ^{r×n}",
-         "for i in range(r):", "for (i,j) in Ω:", "after backward:", "minimise", "variant a:", "common:", "\n", "\n    ", " "]  # fmt: skip
+WORDS = [
+    "W", "x", "A", "B", "λ", "aᵢ", "λ_i", "R₁", "i", "j", "r", "m", "n", "I", "Vᵀ", "Ω", "skew", "cos", "svd", "ema",
+    "∇A", "range", "attn", "blkdiag", "learned", "2", "0.5", "...", "Σᵢ ", "Σ_{i ∈ range(r)} ", "(", ")", "[", "]", "_{", "}",
+    ":", ",", ";", "←", "+=", "+", "-", "·", "@", "⊙", "⊗", "/", "//", "‖", "|", "²", "⁻¹", "ᵀ", "∈", "ℝ^{r×n}", "\n",
+    "for i in range(r):", "for (i,j) in Ω:", "after backward:", "minimise", "variant a:", "common:", "\n    ", " ",
+]  # fmt: skip
 
 
 @settings(max_examples=400, deadline=None)

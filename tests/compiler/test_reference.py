@@ -40,15 +40,14 @@ def close(a: Tensor, b: Tensor) -> None:
     torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
 
 
-def expect(text: str, tensors: Mapping[str, Tensor], weight: Tensor, bias: Tensor | None = None, **hyper: Any) -> Reference:
+def expect(text: str, tensors: Mapping[str, Tensor], weight: Tensor, **hyper: Any) -> Reference:
     """The program is the linear map with this weight and bias: by its output, its merged weight and its gradients."""
     reference = read(text, {"W": W, "bias": BIAS, **tensors}, **hyper)
-    bias = BIAS if bias is None else bias
-    close(reference.forward(X), X @ weight.mT + bias)
-    close(reference.forward(X[0, 0]), weight @ X[0, 0] + bias)
+    close(reference.forward(X), X @ weight.mT + BIAS)
+    close(reference.forward(X[0, 0]), weight @ X[0, 0] + BIAS)
     merged, shift = reference.merged()
     close(merged, weight)
-    close(shift, bias)
+    close(shift, BIAS)
     learned = [p.name for p in reference.method.parameters if p.role == "learned"]
     leaves = {k: v.clone().requires_grad_() if k in learned else v for k, v in reference.tensors.items()}
     y = read(text, leaves, **hyper).forward(X)
@@ -97,7 +96,8 @@ def skew(v: Tensor, k: int) -> Tensor:
 
 def cayley(K: Tensor) -> Tensor:
     eye = torch.eye(len(K), dtype=K.dtype)
-    return (eye - K) @ torch.linalg.inv(eye + K)
+    made: Tensor = (eye - K) @ torch.linalg.inv(eye + K)
+    return made
 
 
 OFT = linear("""Q ∈ (ℝ^{k(k-1)/2})^b: learned, init = 0
@@ -165,7 +165,8 @@ y ← (mag ⊙ (V / detach(‖V‖_row))) @ x""", "adapter DoRA(r = 2, α = 2) o
     with pytest.raises(PadpError, match="E303"):
         read(text.replace("‖V‖_row", "‖V‖"), reference.tensors).forward(X)
     with pytest.raises(PadpError, match="E301"):
-        read(text.replace("V / detach(‖V‖_row)", "V / ‖V‖_col").replace("mag ⊙", "‖V‖_col ⊙"), reference.tensors).forward(X)
+        other = text.replace("V / detach(‖V‖_row)", "V / ‖V‖_col").replace("mag ⊙", "‖V‖_col ⊙")
+        read(other, reference.tensors).forward(X)
 
 
 SSVD = linear("""θ ∈ ℝ^{k(k-1)/2}: learned, init = 0
@@ -282,8 +283,7 @@ y ← (W + (D if m ≥ n else Dᵀ)) @ x""", "adapter RandLoRA(r = 4, α = 8, se
 
 def test_randlora() -> None:
     A, B, lam, gam = rand(4, 6), rand(2, 8, 4), rand(2, 4), rand(2, 6)
-    D = 2 * sum(B[j] @ torch.diag(lam[j]) @ A @ torch.diag(gam[j]) for j in range(2))
-    assert isinstance(D, Tensor)
+    D = 2 * torch.stack([B[j] @ torch.diag(lam[j]) @ A @ torch.diag(gam[j]) for j in range(2)]).sum(0)
     reference = expect(RANDLORA, {"A": A, "B": B, "Λ": lam, "Γ": gam}, W + D.T)
     assert reference.numbers["N"] == 2
     assert torch.equal(reference.init("Γ", torch.Generator()), torch.full((2, 6), 1 / 8, dtype=F64))
@@ -429,7 +429,8 @@ h ← h + Rᵀ @ (M @ h + b - R @ h)
 
 # ---------------------------------------------------------------- attention
 
-CLOVER = """adapter CLOVER on attention(W_Q ∈ (ℝ^{e×d})^H, W_K ∈ (ℝ^{e×d})^G, W_V ∈ (ℝ^{e×d})^G, W_O ∈ (ℝ^{d×e})^H) where H = G·p
+CLOVER = """adapter CLOVER on attention(W_Q ∈ (ℝ^{e×d})^H, W_K ∈ (ℝ^{e×d})^G, W_V ∈ (ℝ^{e×d})^G, W_O ∈ (ℝ^{d×e})^H)
+where H = G·p
 variant joint:
     U, S, Vᵀ ← svd([W_Q, b_Q]ᵀ @ grouped([W_K, b_K]), rank = e)
     E, Z, Fᵀ ← svd(W_O @ grouped([W_V, b_V]), rank = e)
@@ -466,7 +467,8 @@ def test_clover_starts_as_the_base_attention(variant: str, causal: bool) -> None
     reference = read(CLOVER, {**tensors, **learned}, variant)
     close(reference.attention(x, causal), sdpa(tensors, x, causal))
     moved = {k: v + 0.1 * rand(*v.shape) for k, v in learned.items()}
-    assert (read(CLOVER, {**tensors, **moved}, variant).attention(x, causal) - sdpa(tensors, x, causal)).abs().max() > 1e-3
+    difference = read(CLOVER, {**tensors, **moved}, variant).attention(x, causal) - sdpa(tensors, x, causal)
+    assert difference.abs().max() > 1e-3
 
 
 def test_clover_trains_one_map_per_head() -> None:

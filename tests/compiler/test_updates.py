@@ -8,7 +8,7 @@ from torch import Tensor
 
 from padp.compiler.names import resolve
 from padp.compiler.reference import Reference
-from padp.compiler.updates import Outcome, Site, cubic, update
+from padp.compiler.updates import Outcome, Site, cubic, initial_state, outcomes
 from padp.dsl.diagnostics import PadpError
 from padp.dsl.parse import parse
 from padp.dsl.source import Source
@@ -46,7 +46,7 @@ def test_adalora_over_three_sites_and_four_steps() -> None:
                      for k, t in enumerate(tensors)]  # fmt: skip
         sites = [Site(reference(t), g, {} if s is None else s.state)
                  for t, g, s in zip(tensors, gradients, states, strict=True)]  # fmt: skip
-        got = update(sites, step)
+        got = outcomes(sites, step)
         scores: list[Tensor] = []
         for k, t in enumerate(tensors):
             importance: dict[str, Tensor] = {}
@@ -65,6 +65,8 @@ def test_adalora_over_three_sites_and_four_steps() -> None:
             t["Λ"] = got[k].values["Λ"] + 0.01
             states[k] = got[k]
         assert len(got[0].state) == 6  # two averages for each of Λ, P, Q
+        assert {n: s.shape for n, s in initial_state(sites[0].reference).items()} == \
+            {n: s.shape for n, s in got[0].state.items()}
 
 
 def test_keep_without_a_model_ranks_each_site_alone() -> None:
@@ -78,7 +80,7 @@ after backward:
     v = torch.tensor([1.0, 5.0, 3.0, 4.0])
     gradient = torch.tensor([9.0, 0.0, 8.0, 1.0])
     site = Site(reference({"W": torch.zeros(2, 4), "v": v}, text), {"v": gradient}, {})
-    (one, two) = update([site, site], 0)
+    (one, two) = outcomes([site, site], 0)
     assert one.values["v"].tolist() == two.values["v"].tolist() == [0.0, 0.0, 3.0, 0.0]
 
 
@@ -94,9 +96,9 @@ after backward:
     v ← a + b
 """
     site = Site(reference({"W": torch.zeros(2, 2), "v": torch.ones(2)}, text), {"v": torch.tensor([1.0, -2.0])}, {})
-    (first,) = update([site], 0)
+    (first,) = outcomes([site], 0)
     assert first.values["v"].tolist() == [1.5, 3.0]
-    (second,) = update([Site(site.reference, site.gradients, first.state)], 1)
+    (second,) = outcomes([Site(site.reference, site.gradients, first.state)], 1)
     assert second.values["v"].tolist() == [2.25, 4.5]
 
 
@@ -109,4 +111,4 @@ def test_cubic() -> None:
 def test_a_missing_gradient_is_refused() -> None:
     tensors = {"W": rand(3, 3, seed=0), "P": rand(3, 4, seed=1), "Λ": rand(4, seed=2), "Q": rand(4, 3, seed=3)}
     with pytest.raises(PadpError, match="E210"):
-        update([Site(reference(tensors), {}, {})], 0)
+        outcomes([Site(reference(tensors), {}, {})], 0)

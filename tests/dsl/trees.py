@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable
 
@@ -234,7 +235,7 @@ def _trailer(draw: st.DrawFn, depth: int) -> Trailer:
     if kind == "inverted":
         return Inverted()
     if kind == "member":
-        return Member(draw(identifiers.filter(lambda n: n != "T" and not n.startswith(("T'", "T_")))))
+        return Member(draw(identifiers.filter(lambda n: not re.match("T(?![A-Za-z0-9])", n))))
     if kind == "indexed":
         return Indexed(draw(tuples(st.one_of(_slice(depth), expr(depth)), 1, 3)))
     exponent = draw(st.one_of(value(depth), numbers, numbers.map(lambda n: Unary("-", n))))
@@ -334,7 +335,7 @@ def _target(draw: st.DrawFn) -> Expr:
 @st.composite
 def assigns(draw: st.DrawFn) -> Assign:
     op = draw(st.sampled_from(("←", "←", "+=", "-=")))
-    return Assign(draw(tuples(_target(), 1, 3)), op, draw(value(3)), draw(_comment))
+    return Assign(draw(tuples(_target(), 1, 2)), op, draw(value(2)), draw(_comment))
 
 
 @st.composite
@@ -377,5 +378,5 @@ def headers(draw: st.DrawFn) -> Header:
 
 
 programs: SearchStrategy[Program] = st.builds(
-    Program, st.one_of(st.none(), headers()), st.lists(_outer(), max_size=4).map(tuple)
+    Program, st.one_of(st.none(), headers()), st.lists(_outer(), max_size=3).map(tuple)
 )

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 from conftest import make_llama
-from fakes import HEADS, LORA, PISSA, REFT, ROTATION, VERA
+from fakes import HEADS
+from programs import LORA, PISSA, REFT, ROTATION, VERA
 from torch import Tensor, nn
 
 import padp.models as pm
@@ -50,7 +51,7 @@ def test_families(family: str, adapter: Any, request: pytest.FixtureRequest, bat
     if family == "t5":
         batch = {**batch, "decoder_input_ids": batch["input_ids"]}
     before = run(model, batch)
-    pm.attach(model, adapter, b=0.0)
+    pm.attach(model, adapter, s=0.0)
     assert torch.allclose(run(model, batch), before, atol=1e-5)
     pm.detach(model)
     pm.attach(model, adapter)
@@ -186,7 +187,7 @@ def test_dropout_is_for_additive_forms(llama: nn.Module, batch: Batch, refused: 
 def test_modules_to_save(llama: nn.Module, batch: Batch, refused: Refused) -> None:
     head = llama.lm_head
     before = run(llama, batch)
-    pm.attach(llama, LORA, ["q_proj"], b=0.0, modules_to_save=["lm_head", "model.norm"])
+    pm.attach(llama, LORA, ["q_proj"], s=0.0, modules_to_save=["lm_head", "model.norm"])
     assert torch.equal(run(llama, batch), before)
     assert llama.lm_head.weight is not head.weight and llama.lm_head.in_features == 32  # type: ignore[union-attr]
     trained = {name for name, p in llama.named_parameters() if p.requires_grad}
@@ -199,7 +200,7 @@ def test_modules_to_save(llama: nn.Module, batch: Batch, refused: Refused) -> No
         assert torch.equal(run(llama, batch), before)
     with refused("E508", "lm_head", model=llama):
         pm.attach(llama, LORA, ["k_proj"], name="two", modules_to_save=["lm_head"])
-    pm.attach(llama, LORA, ["k_proj"], name="two", b=0.0, modules_to_save=["lm_head"], active=False)
+    pm.attach(llama, LORA, ["k_proj"], name="two", s=0.0, modules_to_save=["lm_head"], active=False)
     pm.activate(llama, "two")
     assert torch.equal(run(llama, batch), before)  # a copy of the original, not of the other's copy
     pm.detach(llama, "two")
@@ -220,11 +221,11 @@ def test_modules_to_save_and_sites_do_not_overlap(llama: nn.Module, gpt2: nn.Mod
 def test_shared_tensors_exist_once(llama: nn.Module, batch: Batch, refused: Refused) -> None:
     pm.attach(llama, VERA, ["q_proj", "down_proj"], r=4)
     modules = [site.module("default") for site in sites(llama)]
-    assert len({id(m.A) for m in modules}) == 1 and tuple(modules[0].A.shape) == (4, 48)  # n of down_proj
-    assert not modules[0].A.requires_grad
+    assert len({id(m.A) for m in modules}) == 1 and tuple(modules[0].tensors["A"].shape) == (4, 48)  # n of down_proj
+    assert not modules[0].tensors["A"].requires_grad
     pm.attach(llama, VERA, ["k_proj"], name="small", r=4)
     assert sites(llama)[1].module("small").A is modules[0].A
-    with refused("E506", "gate_proj", "vera.B", "48×4", "32×4", model=llama):
+    with refused("E506", "gate_proj", "B", "48×4", "32×4", model=llama):
         pm.attach(llama, VERA, ["gate_proj"], name="large")
     other = copy.deepcopy(llama)
     copies = {id(site.module(name).A) for site in sites(other) for name in site.adapters}
@@ -233,7 +234,7 @@ def test_shared_tensors_exist_once(llama: nn.Module, batch: Batch, refused: Refu
     assert {id(site.module(name).A) for site in sites(other) for name in site.adapters} == copies
     pm.detach(llama)
     pm.attach(llama, VERA, ["gate_proj"])  # nothing is left of the smaller ones
-    assert tuple(sites(llama)[0].module("default").B.shape) == (48, 4)
+    assert tuple(sites(llama)[0].module("default").tensors["B"].shape) == (48, 4)
 
 
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated")
@@ -302,7 +303,7 @@ def test_a_seven_billion_model_in_a_second() -> None:
         model = LlamaForCausalLM(LlamaConfig())
     started = perf_counter()
     with torch.device("meta"):
-        pm.attach(model, PISSA, b=0.0)
+        pm.attach(model, PISSA, s=0.0)
     took = perf_counter() - started
     assert len(sites(model)) == 224
     assert took < 3.0, f"{took:.2f} s"

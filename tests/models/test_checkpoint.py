@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 from conftest import make_llama
-from fakes import ALL, HEADS, LORA, PISSA, REFT, ROTATION, VERA, Adapter
+from fakes import HEADS
+from programs import LORA, PISSA, REFT, ROTATION, VERA
 from safetensors.torch import load_file, save_file
 from test_attach import run
 from torch import Tensor, nn
@@ -71,8 +72,7 @@ def test_fresh_process(tmp_path: Path, batch: Batch) -> None:
     pm.save(llama, tmp_path / "random", "random")
     script = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
-import torch; from conftest import make_llama; from fakes import ALL; from test_attach import run
-import padp.models as pm, padp.models.checkpoint as checkpoint
+import torch; from conftest import make_llama; from fakes import ALL; import padp.models as pm, padp.models.checkpoint as checkpoint
 checkpoint.compiled = lambda text, name: ALL[text]
 expected = torch.load({str(tmp_path / "expected.pt")!r})
 torch.set_num_threads(1)

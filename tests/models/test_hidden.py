@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 from conftest import make_llama
-from fakes import LORA, REFT
 from hypothesis import given
 from hypothesis import strategies as st
+from programs import LORA, REFT
 from test_attach import run
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from conftest import make_llama
-from fakes import BIAS, HEADS, LORA, PISSA, REFT
-from torch import Tensor, nn
+from fakes import HEADS
+from programs import BIAS, LORA, PISSA, REFT
 from test_attach import run
+from torch import Tensor, nn
 
 import padp.models as pm
 from padp.models.walk import sites

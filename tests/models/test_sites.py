@@ -8,26 +8,31 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import BIAS, LORA, PISSA, ROTATION, Adapter
+from programs import BIAS, LORA, PISSA, ROTATION
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from padp.compiler.shared import SharedStore
-from padp.compiler.site import LinearSite, weight_of
+from padp import Adapter
+from padp.compiler.module import AdapterModule
+from padp.compiler.site import LinearSite
 
 Refused = Callable[..., Any]
 
 
-def layer(base: nn.Module, *adapters: Adapter, dtype: torch.dtype = torch.float32, dropout: float = 0.0) -> LinearSite:
+def layer(base: nn.Module, *adapters: Adapter, dtype: torch.dtype | None = None, dropout: float = 0.0) -> LinearSite:
+    """The layer with these adapters, each under its own name, all active."""
     site = LinearSite(base, "here")
-    W = weight_of(base)
     for adapter in adapters:
-        settings = adapter.settings()
-        site.add(adapter.name, adapter.build({"m": W.shape[0], "n": W.shape[1]}, variant=None, hyper=settings.hyper,
-                                             weight=W, bias=None, dtype=dtype, device=W.device, dropout=dropout, seed=1,
-                                             shared=SharedStore()))  # type: ignore[arg-type]
+        site.add(adapter.name, made(adapter, base, dtype, dropout))
     site.activate([adapter.name for adapter in adapters])
     return site
+
+
+def made(adapter: Adapter, base: nn.Module, dtype: torch.dtype | None = None, dropout: float = 0.0) -> AdapterModule:
+    """One adapter for the layer."""
+    alone = adapter(base, dtype=dtype, dropout=dropout, seed=1)
+    assert isinstance(alone, LinearSite)
+    return alone.module("default")
 
 
 def bases() -> list[nn.Module]:
@@ -68,8 +73,7 @@ def test_several_additive_adapters_add_in_order() -> None:
 
 def test_adapters_that_do_more_than_add_are_alone(refused: Refused) -> None:
     site = layer(nn.Linear(8, 12), LORA)
-    other = layer(site.base, ROTATION).module("Rotation")
-    site.add("Rotation", other)
+    site.add("Rotation", made(ROTATION, site.base))
     with refused("E508", "here", "Lora and Rotation", "Rotation does not only add", model=site):
         site.activate(["Lora", "Rotation"])
     assert site.active == ("Lora",)
@@ -110,7 +114,7 @@ def test_deepcopy_is_independent() -> None:
     other = copy.deepcopy(site)
     assert torch.equal(other(x), before)
     with torch.no_grad():
-        other.module("Lora").A.zero_()
+        other.tensors["A"].zero_()
         other.base.weight.zero_()
     assert torch.equal(site(x), before) and not torch.equal(other(x), before)
     site.merge()

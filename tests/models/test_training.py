@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import io
-import sys
-import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from fakes import BIAS, LORA, PISSA, REFT, VERA, Module
+from programs import BIAS, LORA, RANKED, REFT, VERA
 from rich.console import Console
 from test_attach import run
 from torch import Tensor, nn
@@ -44,35 +42,40 @@ def test_penalty(llama: nn.Module) -> None:
     assert float(pm.penalty(llama)) == 0.0
     pm.attach(llama, LORA, ["q_proj", "o_proj"])
     total = pm.penalty(llama)
-    by_hand = sum(float((site.module("default").A.detach() ** 2).sum()) for site in sites(llama) if "default" in site.adapters)
+    As = [site.module("default").tensors["A"] for site in sites(llama) if "default" in site.adapters]
+    by_hand = sum(float((A.detach() ** 2).sum()) for A in As)
     assert float(total.detach()) == pytest.approx(by_hand)
     total.backward()
-    assert all(site.module("default").A.grad is not None for site in sites(llama) if "default" in site.adapters)
+    assert all(A.grad is not None for A in As)
     pm.activate(llama, "bias")
     assert float(pm.penalty(llama)) == 0.0
     with pm.disabled(llama):
         assert float(pm.penalty(llama)) == 0.0
 
 
-def test_update_is_called_once_for_all_sites(llama: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[int, int]] = []
-
-    def update(modules: Sequence[Module], step: int) -> None:
-        calls.append((len(modules), step))
-
-    fake = types.ModuleType("padp.compiler.updates")
-    fake.update = update  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "padp.compiler.updates", fake)
-    monkeypatch.setattr("padp.compiler.updates", fake, raising=False)
+def test_update_ranks_over_all_sites_and_counts_steps(llama: nn.Module, batch: Batch, refused: Refused) -> None:
     pm.attach(llama, LORA, ["q_proj"], name="plain")
-    pm.attach(llama, PISSA, ["q_proj", "v_proj"], name="ranked")
-    for site in sites(llama):
-        site.module("ranked").has_updates = True  # type: ignore[attr-defined]
+    pm.attach(llama, RANKED, ["q_proj", "v_proj"], name="ranked")
+    modules = [site.module("ranked") for site in sites(llama) if "ranked" in site.adapters]
+    with refused("E210", "gradient"):
+        pm.update(llama)
+    averages: list[Tensor] = [torch.zeros(4) for _ in modules]
+    for step in range(3):
+        llama.zero_grad()
+        llama(**batch)[0].square().mean().backward()
+        values = [m.tensors["Λ"].detach().clone() for m in modules]
+        averages = [0.5 * old + 0.5 * (m.tensors["Λ"] * m.tensors["Λ"].grad).abs().detach()
+                    for old, m in zip(averages, modules, strict=True)]
+        pm.update(llama)
+        best = torch.cat(averages).sort(descending=True, stable=True).indices[: 2 * len(modules)]
+        kept = torch.zeros(4 * len(modules)).scatter(0, best, 1.0).split(4)
+        for module, value, mask in zip(modules, values, kept, strict=True):
+            assert torch.equal(module.tensors["Λ"], value * mask)
+    assert {name: one.steps for name, one in record_of(llama).attached.items()} == {"plain": 3, "ranked": 3}
+    assert any(bool((m.tensors["Λ"] != 0).sum() != 2) for m in modules)  # not so many each: a choice over all
+    pm.activate(llama, "plain")
     pm.update(llama)
-    pm.activate(llama, "ranked")
-    pm.update(llama)
-    assert calls == [(6, 0), (6, 1)]
-    assert {name: one.steps for name, one in record_of(llama).attached.items()} == {"plain": 1, "ranked": 2}
+    assert {name: one.steps for name, one in record_of(llama).attached.items()} == {"plain": 4, "ranked": 3}
 
 
 def test_trainable(llama: nn.Module) -> None:
@@ -85,7 +88,8 @@ def test_trainable(llama: nn.Module) -> None:
 def test_summary(llama: nn.Module) -> None:
     assert pm.summary(llama).sites == () and pm.summary(llama).learned == 0
     own = sum(p.numel() for p in llama.parameters())
-    pm.attach(llama, LORA, ["q_proj", "down_proj"], r={"layers.0.self_attn.q_proj": 4, "*": 2}, modules_to_save=["lm_head"])
+    pm.attach(llama, LORA, ["q_proj", "down_proj"], r={"layers.0.self_attn.q_proj": 4, "*": 2},
+              modules_to_save=["lm_head"])
     pm.attach(llama, VERA, ["v_proj"], name="vera")
     pm.attach(llama, REFT, name="reft", layers=[0], active=False)
     seen = pm.summary(llama)
