@@ -23,7 +23,7 @@ from padp.compiler.ir import Node, walk
 from padp.compiler.linear import affine, base_product, matrix_of, uses_input
 from padp.compiler.low import Low, kept_values, order
 from padp.compiler.lower import Planner
-from padp.compiler.terms import Method
+from padp.compiler.terms import Let, Method
 from padp.dsl.diagnostics import PadpError, refuse
 from padp.dsl.spellings import python_name
 
@@ -116,13 +116,17 @@ def _compile(k: _Key) -> Compiled:
     kept = tuple(kept_values(*roots))
     steps = step_values(output)
     merged, why = _merged(planner, method, simple, kept, names, has_bias=has_bias or _adds_constant(simple))
+    shared = frozenset(p.name for p in method.parameters if p.shared)
+
+    labels = {s.value.span: python_name(s.names[0]) for s in method.body if isinstance(s, Let) and len(s.names) == 1}
+
+    def stage(roots: Sequence[Low], given: Sequence[Low] = ()) -> Stage:
+        return emit(roots, method.source, names, kept, given, shared, labels)
+
     return Compiled(
-        method, typed, typed.parameters, names, kept,
-        emit([output], method.source, names, kept), emit(steps, method.source, names, kept) if steps else None,
-        emit([output], method.source, names, kept, steps),
-        emit([delta], method.source, names, kept) if delta is not None else None, merged,
-        emit([penalty], method.source, names, kept) if penalty is not None else None,
-        planner, (output,), why, any(n.op == "weight" for n in walk(simple) if n is not weight) or _reads_weight(output),
+        method, typed, typed.parameters, names, kept, stage([output]), stage(steps) if steps else None,
+        stage([output], steps), stage([delta]) if delta is not None else None, merged,
+        stage([penalty]) if penalty is not None else None, planner, (output,), why, any(n.op == "weight" for n in walk(simple) if n is not weight) or _reads_weight(output),
         has_bias)
 
 
@@ -191,7 +195,8 @@ def _merged(planner: Planner, method: Method, simple: Node, kept: Sequence[Low],
     stored = {id(x) for x in kept}
     if any(x.prim in ("k:svd", "k:qr") for r in roots for x in _beyond(r, stored)):
         return None, None
-    return emit(roots, method.source, names, kept), None
+    shared = frozenset(p.name for p in method.parameters if p.shared)
+    return emit(roots, method.source, names, kept, (), shared), None
 
 
 def _beyond(root: Low, stored: set[int]) -> list[Low]:

@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 
 from padp.compiler.low import LEAVES, Low, constant, live, order
 from padp.compiler.prims import ALIASES, NEEDS_LIKE, PRIMS, from_compute, to_compute
-from padp.dsl.source import Source
+from padp.dsl.source import Source, Span
 
 Leaf = tuple[str, str]
 """(kind, name): ("param", "A"), ("weight", "W"), ("bias", "bias"), ("knob", "α"), ("kept", "3")."""
@@ -85,8 +85,12 @@ def narrowed(t: Tensor, low: Low) -> Tensor:
 
 
 def emit(roots: Sequence[Low], source: Source, names: Mapping[str, str], kept: Sequence[Low],
-         given: Sequence[Low] = ()) -> Stage:
-    """A graph that computes ``roots``; values in ``kept`` (buffers) and ``given`` (a step's) come in as arguments. Outputs are cast to the precision of the base's output
+         given: Sequence[Low] = (), shared: frozenset[str] = frozenset(),
+         labels: Mapping[Span, str] | None = None) -> Stage:
+    """A graph that computes ``roots``; values in ``kept`` (buffers) and ``given`` (a step's) come in as arguments.
+    ``names`` has the Python names of what the program names; ``shared`` parameters may be larger than this site needs.
+    ``labels`` names what a statement assigns, by the place of its right side.
+ Outputs are cast to the precision of the base's output
     (or of x) when they are per token.
     """
     graph = fx.Graph()
@@ -129,7 +133,7 @@ def emit(roots: Sequence[Low], source: Source, names: Mapping[str, str], kept: S
 
     for low in needed:
         if id(low) in nodes:
-            if low.prim == "param" and id(low) not in outside and id(low) not in stored:
+            if low.prim == "param" and low.args[0] in shared and id(low) not in outside and id(low) not in stored:
                 nodes[id(low)] = graph.call_function(read, (nodes[id(low)], tuple(int(d) for d in low.type.shape)))
             continue
         if low.prim == "input":
@@ -148,7 +152,8 @@ def emit(roots: Sequence[Low], source: Source, names: Mapping[str, str], kept: S
             if low.prim in NEEDS_LIKE:
                 args = (*args, like)
             target = operator.getitem if low.prim == "getitem" else PRIMS[low.prim]
-            node = graph.call_function(target, args)
+            label = (labels or {}).get(low.span)
+            node = graph.create_node("call_function", target, args, name=label)
         node.meta["stack_trace"] = trace(source, low)
         nodes[id(low)] = node
     outputs: list[Any] = []

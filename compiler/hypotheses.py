@@ -25,8 +25,9 @@ _SET = (
     r"|ℝ(?!\w)"
 )
 _PIECE = re.compile(
-    rf"(?P<names>{_NAME}(?:\s*,\s*(?:{_NAME}|\.\.\.|…))*)\s*(?:each\s*)?(?:∈|\bin\b)\s*(?P<space>{_SET})"
+    rf"(?<![\w′'])(?P<names>{_NAME}(?:\s*,\s*(?:{_NAME}|\.\.\.|…))*)\s*(?:each\s*)?(?:∈|\bin\b)\s*(?P<space>{_SET})"
 )
+_LONGEST = 1000  # characters of a comment that are looked at
 _INIT = re.compile(r"\binit\s*=\s*([^,;\s]+)")
 
 
@@ -48,10 +49,10 @@ def comments(body: Sequence[s.Statement]) -> Iterator[tuple[str, Span]]:
     """Every comment of a program with the place of its line, in order."""
     for statement in body:
         if isinstance(statement, s.Remark):
-            yield statement.text, statement.span
+            yield statement.text[:_LONGEST], statement.span
             continue
         if statement.comment is not None:
-            yield statement.comment, statement.span
+            yield statement.comment[:_LONGEST], statement.span
         if isinstance(statement, (s.For, s.Variant, s.Common, s.AfterBackward)):
             yield from comments(statement.body)
 
@@ -82,7 +83,7 @@ def _implied(body: Sequence[s.Statement]) -> Iterator[tuple[str, Hypothesis]]:
     for statement in body:
         if not isinstance(statement, s.Assign) or statement.comment is None:
             continue
-        piece = _PIECE.search(statement.comment)
+        piece = _PIECE.search(statement.comment[:_LONGEST])
         shape = re.search(r"\^\s*\{([^{}]*)\}", piece["space"]) if piece is not None else None
         dims = [d.strip() for d in re.split("[×x]", shape[1])] if shape is not None else []
         span = statement.span

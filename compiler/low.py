@@ -101,7 +101,7 @@ class Table:
 
 
 VIEWS = ("mT", "narrow", "unsqueeze", "reshape", "unflatten", "flatten", "movedim", "select", "expand", "slice_step",
-         "last", "real_view")
+         "as_is", "as_rows", "from_rows")
 """Operations that move no data."""
 
 

@@ -317,7 +317,7 @@ def _structured(node: Node) -> bool:
         case "diag" | "perm" | "blkdiag" | "fold" | "kron" | "circulant" | "outer" | "eye" | "scatter":
             return True
         case "t":
-            return node.args[0].op in ("perm", "scatter", "circulant")
+            return node.args[0].op in ("scatter", "circulant")
         case "scale":
             return _structured(node.args[1])
         case "add":
@@ -769,7 +769,7 @@ _VALUES: dict[str, Callable[[Planner, Node], Low]] = {
     "iota": _iota, "column": _column, "fold": _fold, "detach": _detach, "drop": _drop, "put": _put,
     "maximum": _pairwise, "minimum": _pairwise,
     **{name: _index for name in ("tree", "band", "sample", "pairs", "halves", "neighbours", "arange", "butterfly",
-                                 "largest", "argtop")},
+                                 "largest", "argtop", "inverse_index")},
 }  # fmt: skip
 
 
@@ -860,10 +860,6 @@ def _apply_perm(p: Planner, m: Node, v: Low) -> Low | None:
 
 def _apply_t(p: Planner, m: Node, v: Low) -> Low | None:
     inner = m.args[0]
-    if inner.op == "perm" and not inner.type.loops:
-        index = p.value(inner.args[0])
-        inverse = p.make("argsort", (index,), index.type)
-        return p.make("index_select", (v, -1, inverse), v.type, v.lead)
     if inner.op == "scatter":
         return _scatter_apply(p, inner, v, True)
     if inner.op == "circulant":

@@ -309,13 +309,16 @@ class _Resolver:
     # ------------------------------------------------------------ one name, two meanings
 
     def two_meanings(self, scope: Scope) -> None:
-        """A tensor that a comment calls by the name of a dimension: E202; it is read by where it stands."""
+        """A tensor that a comment calls by the name of a dimension: E202; it is read by where it stands.
+
+        Only in a block without a header: elsewhere a comment declares nothing.
+        """
+        if self.program.header is not None:
+            return
         declared = {key(n.text) for x in self.body if isinstance(x, s.Declare) for n in x.names}
         for found in self.reader.hypotheses.values():
             taken = scope.find(found.name)
             if taken is None or taken.kind != "number" or key(found.name) in declared:
-                continue
-            if any(h.name == found.name for h in (self.program.header.hyper if self.program.header else ())):
                 continue
             self.report("E202", f"`{found.name}` is a dimension and a tensor", found.span,
                         suggestion=f"another name for the tensor, `{found.text.replace(found.name, 'mag', 1)}`",
@@ -569,7 +572,8 @@ class _Resolver:
         if len(a.targets) > 1:
             self.assign_several(a, scope, out, place)
             return
-        match a.targets[0]:
+        target = next(iter(a.targets))
+        match target:
             case s.Group(inner=inner):
                 self.assign(replace(a, targets=(inner,)), scope, out, place, loops)
             case s.Name(text=text, span=span):

@@ -52,7 +52,7 @@ def plan_of(compiled: Compiled) -> Plan:
     source = compiled.method.source
     steps: list[PlanStep] = []
     for low in order(*compiled.outputs):
-        if low.prim in LEAVES or low.prim in VIEWS or low.prim in ("as_is", "as_rows", "from_rows"):
+        if low.prim in LEAVES or low.prim in VIEWS:
             continue
         line, _ = source.position(low.span.start)
         steps.append(PlanStep(low.prim.split(":")[-1], low.dims, STAGES[low.stage], low.flops, line,

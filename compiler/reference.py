@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -30,16 +31,17 @@ class Reference:
 
     ``sizes`` may leave out what the tensors' shapes or the relations settle. ``tensors`` holds the site's tensors (W,
     bias, W_Q, …) and the declared ones, by the names as written; a learned tensor in O(k), SO(k) or St(r, d) is given
-    as it is stored. The dtype is theirs.
+    as it is stored. The dtype is the widest of theirs, and x is brought to it.
     """
 
     def __init__(self, method: t.Method, sizes: Mapping[str, int], hyper: Mapping[str, float | int | str],
                  tensors: Mapping[str, Tensor]) -> None:  # fmt: skip
         self.method = method
-        self.tensors = dict(tensors)
         self.functions = {f.name: f for f in method.functions}
-        first = next((v for v in self.tensors.values() if v.is_floating_point()), torch.zeros(()))
-        self.dtype, self.device = first.dtype, first.device
+        real = [v for v in tensors.values() if v.is_floating_point()]
+        self.dtype = reduce(torch.promote_types, (v.dtype for v in real)) if real else torch.get_default_dtype()
+        self.device = real[0].device if real else torch.device("cpu")
+        self.tensors = {k: v.to(self.dtype) if v.is_floating_point() else v for k, v in tensors.items()}
         self.numbers: dict[str, int | float | str] = {}
         self._bind_hyper(hyper)
         self._bind_sizes(sizes)
@@ -236,9 +238,9 @@ class Reference:
             bias = self.tensors.get("bias")
             return y.tensor if mentions_bias or bias is None or source == "h" else y.tensor + bias
 
-        flat = x.reshape(-1, x.shape[-1])
+        flat = x.to(self.dtype).reshape(-1, x.shape[-1])
         if not len(flat):
-            return x.new_empty((*x.shape[:-1], len(one(x.new_zeros(x.shape[-1])))))
+            return flat.new_empty((*x.shape[:-1], len(one(flat.new_zeros(x.shape[-1])))))
         return torch.vmap(one, randomness="same")(flat).reshape(*x.shape[:-1], -1)
 
     def merged(self) -> tuple[Tensor, Tensor]:
@@ -265,6 +267,7 @@ class Reference:
                              source=self.method.source)
             return {name: value.tensor for name, value in parts.tensors.items()}
 
+        x = x.to(self.dtype)
         named = torch.vmap(one, randomness="same")(x)
         o = named["o"][0] if "o" in named else weights["o"]
         out = x.new_zeros(len(x), o.shape[-2])

@@ -191,14 +191,29 @@ class Simplifier:
             return self.mul(x.args[0], y)
         if (x.op == "inv" and x.args[0] is y) or (y.op == "inv" and y.args[0] is x):
             return b.eye(self.g, x.type.item[0])
+        if x.op == "perm" and y.op == "perm" and not x.type.loops and not y.type.loops:
+            i, j = x.args[0], y.args[0]
+            if self._opposite(i, j):
+                return b.eye(self.g, x.type.item[0])
+            return self.g.node("perm", (b.take(self.g, j, i, 1),), (), x.type)  # (P_i P_j v)_k = v_{j[i_k]}
         if x.op == "blkdiag" and y.op == "blkdiag" and b.fits(x.args[0].type.family, y.args[0].type.family):
             if same(x.args[0].type.item[1], y.args[0].type.item[0]):
                 return b.blkdiag(self.g, self.prod((x.args[0], y.args[0])))
         if (x.op == "t" and x.args[0] is y or y.op == "t" and y.args[0] is x) and y.type.rank == 2:
             inner = y if x.op == "t" else x
-            if inner.op == "perm" or (inner.op == "orthonormal" and y.op == "t"):  # R Rᵀ = I for orthonormal rows
+            if inner.op == "orthonormal" and y.op == "t":  # R Rᵀ = I for orthonormal rows
                 return b.eye(self.g, x.type.item[0])
         return None
+
+    def _opposite(self, i: Node, j: Node) -> bool:
+        return (i.op == "inverse_index" and i.args[0] is j) or (j.op == "inverse_index" and j.args[0] is i)
+
+    def inverse_perm(self, a: Node) -> Node:
+        """Pᵀ = P⁻¹ = the permutation with the inverse index."""
+        (index,) = a.args
+        inverse = index.args[0] if index.op == "inverse_index" else \
+            self.g.node("inverse_index", (index,), (), index.type)
+        return self.g.node("perm", (inverse,), (), a.type)
 
     def mul(self, a: Node, c: Node) -> Node:
         """1 ⊙ a = a;  0 ⊙ a = 0;  (s a) ⊙ c = s (a ⊙ c);  I ⊙ A is left alone."""
@@ -352,6 +367,8 @@ class Simplifier:
                 return self.scale(g.const(-1), a)
             case "inv":
                 return self.inv(self.t(a.args[0]))
+            case "perm":
+                return self.inverse_perm(a)
             case "blkdiag":
                 return b.blkdiag(g, self.t(a.args[0]))
             case "outer":
@@ -389,7 +406,7 @@ class Simplifier:
             case "blkdiag" if same(*a.args[0].type.item):
                 return b.blkdiag(g, self.inv(a.args[0]))
             case "perm":
-                return b.t(g, a)
+                return self.inverse_perm(a)
             case "scale" if a.args[0].op == "const":
                 return self.scale(g.const(lower(1 / sp.sympify(a.args[0].value))), self.inv(a.args[1]))
             case _:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = ("dsl", "compiler", "stdlib")
 # Vague names gather everything. A module says what it does.
 BANNED_MODULES = {"manager", "managers", "helper", "helpers", "util", "utils", "misc"}
-STANDARD = sys.stdlib_module_names
+STANDARD = sys.stdlib_module_names - {"site"}  # the word of the language; nothing imports Python's
 ENTRIES = {
     ".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "pyproject.toml",
     "compiler", "docs", "dsl", "examples", "padp", "stdlib", "tests",

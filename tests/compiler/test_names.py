@@ -339,6 +339,11 @@ def test_nearest_names_and_two_places() -> None:
     assert found.source.position(found.related[0].span.start) == (2, 1)
 
 
+def test_nested_sums_take_no_time() -> None:
+    sums = "".join(f"Σ{c}" for c in "ₐₑₕᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓ")
+    assert set(codes(HEAD.replace("m×n", "p×q") + f"y ← ({sums} 1) · W @ x\n")) <= {"E202", "E307"}
+
+
 def test_functions_that_would_grow_without_bound() -> None:
     lines = ["f0(u) ← u + u"] + [f"f{i}(u) ← f{i - 1}(u) + f{i - 1}(u)" for i in range(1, 40)]
     assert "E105" in codes(HEAD + "\n".join(lines) + "\ny ← W @ f39(x)\n")
@@ -436,10 +441,11 @@ def test_the_blocks_of_the_source_document() -> None:
 
 
 WORDS = [
-    "W", "x", "A", "B", "λ", "aᵢ", "λ_i", "R₁", "i", "j", "r", "m", "n", "I", "Vᵀ", "Ω", "skew", "cos", "svd", "ema",
-    "∇A", "range", "attn", "blkdiag", "learned", "2", "0.5", "...", "Σᵢ ", "Σ_{i ∈ range(r)} ", "(", ")", "[", "]", "_{", "}",
-    ":", ",", ";", "←", "+=", "+", "-", "·", "@", "⊙", "⊗", "/", "//", "‖", "|", "²", "⁻¹", "ᵀ", "∈", "ℝ^{r×n}", "\n",
-    "for i in range(r):", "for (i,j) in Ω:", "after backward:", "minimise", "variant a:", "common:", "\n    ", " ",
+    "W", "x", "A", "B", "λ", "aᵢ", "λ_i", "R₁", "i", "j", "r", "m", "n", "I", "Vᵀ", "Ω", "skew", "cos", "svd",
+    "ema", "∇A", "range", "attn", "blkdiag", "learned", "2", "0.5", "...", "Σᵢ ", "Σ_{i ∈ range(r)} ", "(", ")",
+    "[", "]", "_{", "}", ":", ",", ";", "←", "+=", "+", "-", "·", "@", "⊙", "⊗", "/", "//", "‖", "|", "²", "⁻¹",
+    "ᵀ", "∈", "ℝ^{r×n}", "\n", "for i in range(r):", "for (i,j) in Ω:", "after backward:", "minimise",
+    "variant a:", "common:", "\n    ", " ",
 ]  # fmt: skip
 
 
