@@ -262,7 +262,7 @@ def _call(node: fx.Node) -> str:
         case "getitem":
             return f"{args[0]}[{args[1]}]"
         case _:
-            home = "torch." if getattr(torch, bare, None) is target else ""
+            home = "torch." if getattr(torch, bare, None) is target else "prims."
             return f"{home}{bare}({', '.join(args)})"
 
 

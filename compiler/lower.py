@@ -95,7 +95,9 @@ class Planner:
         """The tensor of a node."""
         found = self._values.get(id(node))
         if found is None:
-            kept, self.table.span = self.table.span, node.span
+            kept = self.table.span
+            if node.args or not kept.end:  # a leaf is read where it is used, not where it is declared
+                self.table.span = node.span
             found = self._values[id(node)] = self._value(node)
             self._kept.append(node)
             self.table.span = kept
@@ -115,7 +117,9 @@ class Planner:
         key = (id(m), id(v))
         found = self._applied.get(key)
         if found is None:
-            kept, self.table.span = self.table.span, m.span
+            kept = self.table.span
+            if m.args or not kept.end:
+                self.table.span = m.span
             found = self._applied[key] = self._apply(m, v)
             self._kept.append((m, v))
             self.table.span = kept

@@ -334,6 +334,16 @@ class AdapterModule(nn.Module):
                 else deepcopy(value, memo)
         return twin
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickling: without the graphs, which are compiled again (pickling an fx graph re-traces it)."""
+        return {**{k: v for k, v in self.__dict__.items() if k not in ("compiled", "_cache")},
+                "has_bias": self.compiled.has_bias}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        has_bias = state.pop("has_bias")
+        super().__setstate__({**state, "_cache": None})
+        self.compiled, _ = self.adapter.compiled(self.sizes, self.variant, self.hyper, has_bias)
+
     # ------------------------------------------------------------ looking inside
 
     @property

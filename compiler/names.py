@@ -587,7 +587,11 @@ class _Resolver:
             case s.Chain(head=s.Name(text=text), trailers=(s.Args(),)) if text in self.definitions and not loops:
                 pass  # a function: see collect_functions
             case s.Chain(head=s.Name(text=text, span=span), trailers=(s.Args(),)):
-                if scope.find(text) is not None:
+                found = scope.find(text)
+                if found is not None and found.kind != "tensor":
+                    self.report("E202", f"`{text}` has a meaning already and cannot name a function", span,
+                                suggestion="another name")
+                elif found is not None:
                     self.report("E106", f"`{text}` is a tensor and cannot be defined as a function", span,
                                 suggestion=f"`{text}_{{…}} ← …` writes into a tensor")
                 elif loops:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from padp.compiler.dims import show
 from padp.dsl.diagnostics import PadpError
 from padp.models.heads import fused, read_attention
 from padp.models.places import (
@@ -132,7 +133,7 @@ def summary(model: nn.Module) -> Summary:
         for path, site in sites_of(root, name).items():
             module, learned = site.module(name), site.learned(name)
             rows.append(SiteSummary(path, site.kind, one.adapter.name, name, module.variant, dict(module.sizes),
-                                    str(one.adapter.count), sum(p.numel() for p in learned), name in site.active,
+                                    show(one.adapter.count_of(module.variant)), sum(p.numel() for p in learned), name in site.active,
                                     name in getattr(site, "merged", ())))
             ours.update(id(p) for p in module.parameters())
             shared.update({id(p) for p in module.parameters()} - {id(p) for p in learned})

@@ -39,14 +39,16 @@ def update(model: nn.Module) -> None:
     """
     model = holder(model)
     refuse_merged(model, "updating adapters")
-    for name in record_of(model).active:
-        one = record_of(model).attached[name]
+    record = record_of(model)
+    for name in record.active:
+        one = record.attached[name]
         modules = [module for site in sites_of(model, name).values() if (module := site.module(name)).has_updates]
         if modules:
             updates.update(modules, one.steps)
             for module in modules:
                 module.drop_cache()
-        store(model, record_of(model).with_attached(replace(one, steps=one.steps + 1)))
+        record = record.with_attached(replace(one, steps=one.steps + 1))
+    store(model, record)
 
 
 def set_knobs(model: nn.Module, name: str | None = None, **knobs: float) -> None:

@@ -286,6 +286,8 @@ after backward:
     ("f(u) ← g(u)\ng(u) ← f(u)\ny ← f(W) @ x\n", ["E106"]),
     ("f(u) ← f(u)\ny ← f(W) @ x\n", ["E106"]),
     ("skew(u) ← u\ny ← W @ x\n", ["E205"]),
+    ("I(u) ← u\ny ← W @ x\n", ["E202"]),
+    ("W(u) ← u\ny ← W @ x\n", ["E106"]),
     ("y ← W @ x\ny ← (Σᵢ 3) · y\n", ["E307"]),
     ("y ← (Σᵢ λᵢ · x_i) · W @ x\n", ["E307"]),  # r against n
     ("y ← aᵢ\n", ["E206"]),

@@ -99,7 +99,7 @@ def refused() -> Callable[..., Any]:
             if not isinstance(error, PadpError):
                 return False
             found = [d.code for d in error.diagnostics]
-            text = "\n".join(f"{d.message} {d.suggestion}" for d in error.diagnostics)
+            text = "\n".join(f"{d.message} {d.suggestion} {d.notes}" for d in error.diagnostics)
             assert self.code in found, f"{found}: {text}"
             for piece in self.pieces:
                 assert piece in text, text

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from test_attach import run
 from torch import Tensor, nn
 
+import padp
 import padp.models as pm
 from padp.models import files
 from padp.models.record import record_of
@@ -28,9 +29,12 @@ Refused = Callable[..., Any]
 Batch = dict[str, Tensor]
 
 
-@pytest.fixture(autouse=True)
-def _by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("padp.models.checkpoint.compiled", lambda text, name: ALL[text])
+_svd = torch.linalg.svd
+
+
+def _on_meta_only(A: Tensor, *args: Any, **kwargs: Any) -> Any:
+    assert A.is_meta, "an SVD was computed at load"
+    return _svd(A, *args, **kwargs)
 
 
 def shaken(model: nn.Module) -> nn.Module:
@@ -44,15 +48,15 @@ def shaken(model: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("adapter", [LORA, ROTATION, PISSA, VERA, REFT, HEADS], ids=lambda a: a.name)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-def test_round_trip(adapter: Adapter, dtype: torch.dtype, tmp_path: Path, batch: Batch) -> None:
+def test_round_trip(adapter: padp.Adapter, dtype: torch.dtype, tmp_path: Path, batch: Batch,
+                    monkeypatch: pytest.MonkeyPatch) -> None:
     llama = make_llama().to(dtype)
     pm.attach(llama, adapter, name="mine", modules_to_save=["lm_head"])
     after = run(shaken(llama), batch)
     pm.save(llama, tmp_path / "a")
     other = make_llama().to(dtype)
-    adapter.built.clear()
+    monkeypatch.setattr(torch.linalg, "svd", _on_meta_only)
     assert pm.load(other, tmp_path / "a") is other
-    assert {device.type for device in adapter.built} == {"meta"}  # nothing was computed from the weights
     assert not any(t.is_meta for t in (*other.parameters(), *other.buffers()))
     assert torch.equal(run(other, batch), after)
     assert list(record_of(other).attached) == ["mine"]
@@ -72,8 +76,8 @@ def test_fresh_process(tmp_path: Path, batch: Batch) -> None:
     pm.save(llama, tmp_path / "random", "random")
     script = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
-import torch; from conftest import make_llama; from fakes import ALL; import padp.models as pm, padp.models.checkpoint as checkpoint
-checkpoint.compiled = lambda text, name: ALL[text]
+import torch; from conftest import make_llama; from test_attach import run
+import padp.models as pm
 expected = torch.load({str(tmp_path / "expected.pt")!r})
 torch.set_num_threads(1)
 llama = make_llama()
@@ -87,7 +91,7 @@ def test_everything_about_an_adapter_comes_back(llama: nn.Module, tmp_path: Path
     pm.attach(llama, LORA, ["q_proj", "v_proj"], r={"q_proj": 3, "*": 2}, dropout=0.25, seed=5, name="mine")
     pm.set(llama, α=2.5)
     for _ in range(3):
-        pm.update(llama)
+        pm.update(llama)  # counts the steps, also of a program without updates
     pm.save(llama, tmp_path)
     other = pm.load(make_llama(), tmp_path, "yours")
     one = record_of(other).attached["yours"]
@@ -108,7 +112,7 @@ def test_shared_tensors_are_stored_once_and_held_once(llama: nn.Module, tmp_path
     pm.save(llama, tmp_path / "one", "one")
     pm.save(llama, tmp_path / "two", "two")
     stored = load_file(tmp_path / "one" / "adapter.safetensors")
-    assert [key for key in stored if key.endswith("A")] == ["shared/vera.A"]
+    assert len([key for key in stored if ".A." in key]) == 1 and not any(key.endswith("/A") for key in stored)
     other = make_llama()
     pm.load(other, tmp_path / "one")
     pm.load(other, tmp_path / "two")
@@ -280,5 +284,5 @@ def test_other_shared_tensors_are_refused(llama: nn.Module, tmp_path: Path, refu
     pm.save(llama, tmp_path)
     other = make_llama()
     pm.attach(other, VERA, ["down_proj"], name="mine")
-    with refused("E505", "vera.A", "(4, 48)", "(4, 32)", model=other):
+    with refused("E505", ".A.", "(4, 48)", "(4, 32)", model=other):
         pm.load(other, tmp_path)

@@ -140,7 +140,7 @@ def test_sizes_are_checked_before_anything_changes(llama: nn.Module, refused: Re
         pm.attach(llama, ROTATION, k={"down_proj": 5, "*": 4})
     with refused("E507", "nonsense", model=llama):
         pm.attach(llama, LORA, nonsense=3)
-    with refused("E208", "no variant other", model=llama):
+    with refused("E208", "no variant 'other'", model=llama):
         pm.attach(llama, LORA, variant="other")
 
 
