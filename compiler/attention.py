@@ -10,10 +10,12 @@ decomposed, Uᵀ = Σ⁻¹ V Cᵀ, Vᵀ = Σ⁻¹ Uᵀ C, Q = A R⁻¹, so no e�
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from padp.compiler import build as b
 from padp.compiler.ir import Node, walk
@@ -198,7 +200,7 @@ def _is_x_and_one(node: Node) -> bool:
 # ---------------------------------------------------------------- at run time
 
 
-def head_maps(module: AdapterModule) -> dict[str, HeadMap]:
+def head_maps(module: AdapterModule, given: Mapping[str, Tensor] | None = None) -> dict[str, HeadMap]:
     """The maps of every head, by role; kept in eval without gradients."""
     from padp.compiler.site import HeadMap
 
@@ -206,10 +208,10 @@ def head_maps(module: AdapterModule) -> dict[str, HeadMap]:
     if torch.is_grad_enabled() or module.training or torch.compiler.is_compiling():
         module.drop_cache()
         stage = plan.train
-        made = stage.graph(module.like, None, module.training, *module.arguments(stage, None))
+        made = stage.graph(module.like, None, module.training, *module.arguments(stage, None, weight=given))
         values = list(made) if isinstance(made, (tuple, list)) else [made]
     else:
-        values = list(module.steps(None))
+        values = list(module.steps(None, given))
     found: dict[str, HeadMap] = {}
     for role, has_offset in plan.roles:
         matrix = values.pop(0)

@@ -9,7 +9,7 @@ from typing import Any
 
 import sympy as sp
 
-from padp.compiler.dims import product
+from padp.compiler.dims import product, written_out
 from padp.compiler.elaborate import NeedCases, elaborate
 from padp.compiler.sizes import symbolic
 from padp.compiler.terms import Method, Var
@@ -56,7 +56,7 @@ def _counted(key: _ById) -> Counted:
         spaces[name] = f"{p.node.type}, {', '.join(roles)}"
         if p.declaration.role == "learned":
             by_name[name] = product(p.stored)
-    total = sp.sympify(sum(by_name.values(), sp.Integer(0)))
+    total = written_out(sp.sympify(sum(by_name.values(), sp.Integer(0))))
     return Counted(in_header_terms(method, total), by_name, spaces)
 
 

@@ -42,11 +42,15 @@ def _same_symbolic(a: Any, b: Any) -> bool:
     difference = sp.expand(a - b)
     if difference == 0:
         return True
+    if difference.has(sp.floor, sp.ceiling):  # a rounding that is exact: the numbers are compared again at attach
+        exact = difference.replace(sp.floor, lambda x: x).replace(sp.ceiling, lambda x: x)
+        if sp.expand(exact) == 0:
+            return True
     return bool(sp.simplify(difference) == 0)
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two dimensions are equal for all sizes."""
+    """Whether two dimensions are equal for all sizes (for which the roundings in them are exact)."""
     if isinstance(a, int) and isinstance(b, int):
         return a == b
     if a == b:
@@ -74,6 +78,18 @@ def substitute(value: Any, binding: Mapping[sp.Symbol, Any]) -> Any:
     return value
 
 
+def written_out(value: Any) -> Any:
+    """Symbols called ``(m − n)``, which stand for a difference that is not negative, as that difference."""
+    if not isinstance(value, sp.Expr):
+        return value
+    special = [x for x in value.free_symbols if isinstance(x, sp.Symbol) and x.name.startswith("(")]
+    if not special:
+        return value
+    names = {x: [sp.Symbol(n, integer=True, positive=True) for n in x.name[1:-1].split(" − ")] for x in special}
+    plain = {x: sp.Symbol(str(x), integer=True, positive=True) for x in value.free_symbols if x not in names}
+    return sp.expand(value.subs({x: a - c for x, (a, c) in names.items()}).subs(plain))
+
+
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -81,11 +97,7 @@ def show(value: Any) -> str:
     """A dimension as people write it: ``n(k − 1)/2``, ``r(m + n)``."""
     if not isinstance(value, sp.Expr):
         return str(value)
-    differences = {x: sp.Symbol(x.name[1:-1].split(" − ")[0]) - sp.Symbol(x.name[1:-1].split(" − ")[1])
-                   for x in value.free_symbols if isinstance(x, sp.Symbol) and x.name.startswith("(")}
-    if differences:  # symbols called (m − n) stand for what they say
-        plain = {x: sp.Symbol(str(x)) for x in value.free_symbols if x not in differences}
-        value = sp.expand(value.subs(differences).subs(plain))
+    value = written_out(value)
     return _show(sp.factor(value) if value.is_polynomial(*value.free_symbols) else value, 0)
 
 

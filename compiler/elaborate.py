@@ -156,7 +156,7 @@ def _symbol_of(h: Hyperparameter, even: bool) -> sp.Symbol:
 
 
 def _bind_numbers(s: _State, sizes: Mapping[str, Any] | None, hyper: Mapping[str, Any]) -> None:
-    even = {t.left.name for t in s.method.relations if t.op == "even" and isinstance(t.left, Var)}
+    even = {t.left.name for t in s.method.relations if t.op == "even" and isinstance(t.left, Var)} | _halved(s.method)
     for h in s.method.hyper:
         if h.knob:
             s.env[h.name] = s.g.node("knob", (), (h.name,), Type())
@@ -202,6 +202,12 @@ def _bind_numbers(s: _State, sizes: Mapping[str, Any] | None, hyper: Mapping[str
         if test.left.name in named:
             continue
         s.sizes[test.left.name], s.env[test.left.name] = value, s.g.const(value)
+
+
+def _halved(method: Method) -> set[str]:
+    """Dimensions that a declared space halves: ℝ^{m/2} is only there for even m."""
+    return {d.left.name for p in method.parameters for d in (*p.space.dims, *p.space.family)
+            if isinstance(d, Arith) and d.op == "/" and isinstance(d.left, Var) and d.right == Number(2)}
 
 
 def _dimension_names(method: Method) -> set[str]:
@@ -253,13 +259,27 @@ def space_type(s: _State, space: SpaceTerm) -> Type:
         if omega is None or omega.type.kind == "unknown":
             return UNKNOWN
         return Type((omega.type.item[0],))
-    dims = tuple(dimension(s, d) for d in space.dims)
-    family = tuple(dimension(s, d) for d in space.family)
+    dims = tuple(_whole(s, d) for d in space.dims)
+    family = tuple(_whole(s, d) for d in space.family)
     if space.kind in ("O", "SO"):
         dims = (dims[0], dims[0])
     if len(dims) > 2:
         family, dims = (*family, *dims[:-2]), dims[-2:]
     return Type(dims, family, kind=kind)
+
+
+def _whole(s: _State, d: Term) -> Any:
+    """A declared dimension; with sizes it must come out as a whole number ≥ 0."""
+    value = dimension(s, d)
+    if s.concrete and not (isinstance(value, int) and value >= 0):
+        from padp.compiler.sizes import text
+
+        used = {n: v for n, v in s.sizes.items() if n in text(d)}
+        here = ", ".join(f"{n} = {v}" for n, v in used.items())
+        report(s, "E501", f"the dimension {text(d)} is {show(value)}, not a whole number", d.span,
+               notes=(f"here {here}",) if here else ())
+        return 1
+    return value
 
 
 def _parameter(s: _State, name: str) -> Node | None:
@@ -609,6 +629,8 @@ def _define(s: _State, name: str, writes: Sequence[_Write], axis: Axis) -> Node:
     places: list[tuple[int, Any, Any, Node, int]] = []
     for w in writes:
         chosen = [(k, i) for k, i in enumerate(w.items) if isinstance(i, Node)]
+        if len(chosen) == 1 and chosen[0][1].op == "column" and axis in chosen[0][1].type.loops:
+            return _placed(s, name, writes, axis)
         if len(chosen) != 1 or chosen[0][1].op != "iota" or axis not in chosen[0][1].type.loops:
             raise Mismatch(f"{name} is defined by writes that do not run over the loop one by one", "E305",
                            "scatter(c, Ω, shape=(m, n)) for writes at the places of an index set")
@@ -643,6 +665,33 @@ def _define(s: _State, name: str, writes: Sequence[_Write], axis: Axis) -> Node:
             return b.cat(s.g, [stacked[k] for k in order], along)
     raise Mismatch(f"the writes to {name} are not disjoint or do not cover it", "E305",
                    f"write every entry of {name} once: {name}[i], or {name}[2i] and {name}[2i+1]")
+
+
+def _placed(s: _State, name: str, writes: Sequence[_Write], axis: Axis) -> Node:
+    """Writes at the places of an index set that together are a permutation: the values, put in order."""
+    columns, values = [], []
+    for w in writes:
+        item = w.items[0]
+        if not isinstance(item, Node) or item.op != "column" or item.attrs[0] != axis or w.value.type.rank > 1 \
+                or any(isinstance(i, Node) for i in w.items[1:]):
+            raise Mismatch(f"the writes to {name} do not all run over the index set", "E305")
+        columns.append(b.take(s.g, item.args[0], s.g.const(item.attrs[1]), 1) if item.args[0].type.rank == 2
+                       else item.args[0])
+        values.append(b.stack(s.g, w.value, axis, "item"))
+    places = writes[0].items[0].args[0]  # type: ignore[union-attr]
+    if s.concrete:
+        from padp.compiler.kernels import index_rows
+
+        if places.args:
+            raise Mismatch(f"the places of {name} must be known from the sizes", "E305")
+        chosen = [w.items[0].attrs[1] for w in writes]  # type: ignore[union-attr]
+        covered = sorted(row[k] for k in chosen for row in index_rows(places.op, places.attrs))
+        if covered != list(range(len(covered))):
+            raise Mismatch(f"the writes to {name} are not disjoint or do not cover it", "E305")
+    order = b.cat(s.g, columns, 1)
+    inverse = s.g.node("inverse_index", (order,), (), order.type)
+    whole = b.cat(s.g, values, values[0].type.rank)
+    return b.take(s.g, whole, inverse, values[0].type.rank)
 
 
 def _chain(s: _State, loop: Loop, carried: Sequence[str], start: Any, count: Any, set_: Node | None) -> bool | None:

@@ -39,9 +39,9 @@ def leaf_key(low: Low) -> Leaf:
 
 
 def run(roots: Sequence[Low], leaves: Mapping[Leaf, Tensor], like: Tensor, base: nn.Module | None = None,
-        x: Tensor | None = None) -> list[Any]:
-    """The values of ``roots``, computed now, operation by operation."""
-    values: dict[int, Any] = {}
+        x: Tensor | None = None, known: dict[int, Any] | None = None) -> list[Any]:
+    """The values of ``roots``, computed now, operation by operation. ``known`` carries what was computed to a later run."""
+    values: dict[int, Any] = {} if known is None else known
 
     def resolve(a: Any) -> Any:
         if isinstance(a, Low):
@@ -51,6 +51,8 @@ def run(roots: Sequence[Low], leaves: Mapping[Leaf, Tensor], like: Tensor, base:
         return a
 
     for low in order(*roots):
+        if id(low) in values:
+            continue
         if low.prim == "input":
             assert x is not None
             values[id(low)] = x

@@ -466,20 +466,20 @@ def arange(n: int) -> Tensor:
 
 
 def butterfly(n: int, k: int, j: int) -> Tensor:
-    """The order of coordinates in which factor j of a butterfly is block-diagonal with blocks of size k.
+    """The order of coordinates in which factor j of a block butterfly is block-diagonal with blocks of size k.
 
-    idx_t = h k^{j+1} + c k^j + l for t = (h, l, c) row-major: each run of k neighbours has one i // k^{j+1} and one
-    i mod k^j. j counts modulo the number of powers of k that divide n.
+    Each block of k is made of two half blocks, k/2 neighbours each, that lie 2^j half blocks apart (k odd: j = 0 only).
+    j counts modulo the number of j with k·2^j | n.
     """
     if k < 1 or n % k:
         raise refuse("E501", f"butterfly: blocks of {k} do not divide {n}")
-    if k == 1:
+    if k % 2:
         return torch.arange(n)
     levels = 1
-    while n % k ** (levels + 1) == 0:
+    while n % (k * 2**levels) == 0:
         levels += 1
-    stride = k ** (j % levels)
-    return torch.arange(n).reshape(n // (k * stride), k, stride).mT.reshape(-1)
+    apart, half = 2 ** (j % levels), k // 2
+    return torch.arange(n).reshape(n // (k * apart), 2, apart, half).transpose(1, 2).reshape(-1)
 
 
 INDEX_SETS: Mapping[str, Callable[..., Tensor]] = {

@@ -100,7 +100,7 @@ class Table:
         return sum(width * self.size(x.dims) for x in kept_values(*roots) if x.stage == 0 and x.prim not in LEAVES)
 
 
-VIEWS = ("mT", "narrow", "unsqueeze", "reshape", "unflatten", "flatten", "movedim", "select", "expand", "slice_step",
+VIEWS = ("mT", "narrow", "unsqueeze", "reshape_tail", "flatten", "movedim", "select", "expand", "slice_step",
          "as_is", "as_rows", "from_rows")
 """Operations that move no data."""
 

@@ -21,7 +21,6 @@ from padp.compiler import kernels
 from padp.compiler.compiled import Compiled
 from padp.compiler.elaborate import Learned, Start
 from padp.compiler.emit import Leaf, Stage, printed, run
-from padp.compiler.ir import depends
 from padp.compiler.plans import Plan, plan_of
 from padp.compiler.reference import Reference
 from padp.compiler.shared import SharedStore
@@ -123,17 +122,13 @@ class AdapterModule(nn.Module):
         return initial(p.start, shape, generator, dtype, device)
 
     def _attach(self, waiting: list[tuple[str, Learned]], leaves: dict[Leaf, Tensor], like: Tensor) -> list[Tensor]:
-        """The attach stage: kept values and starts that depend on W in one run, so a decomposition is made once."""
+        """The attach stage: starts that are expressions, in order, then the kept values; a decomposition is made once."""
         planner = self.compiled.planner
-        early = [(n, p) for n, p in waiting if not depends(_node(p), lambda x: x.op == "param")]
-        late = [(n, p) for n, p in waiting if (n, p) not in early]
-        roots = [planner.value(planner.rules(_node(p))) for _, p in early]
-        values = run([*self.compiled.kept, *roots], leaves, like)
-        for (name, p), value in zip(early, values[len(self.compiled.kept):], strict=True):
+        known: dict[int, Any] = {}
+        for name, p in waiting:
+            (value,) = run([planner.value(planner.rules(_node(p)))], leaves, like, known=known)
             leaves["param", name] = _shaped(value, p)
-        for name, p in late:
-            leaves["param", name] = _shaped(run([planner.value(planner.rules(_node(p)))], leaves, like)[0], p)
-        return values[: len(self.compiled.kept)]
+        return run(self.compiled.kept, leaves, like, known=known)
 
     def _register(self, name: str, p: Learned, value: Tensor, dtype: torch.dtype) -> None:
         attribute = self.names[name]
@@ -147,7 +142,7 @@ class AdapterModule(nn.Module):
     # ------------------------------------------------------------ what is read when a graph runs
 
     def arguments(self, stage: Stage, base: nn.Module | None, steps: list[Tensor] | None = None,
-                   weight: Tensor | None = None, bias: Tensor | None = None) -> list[Tensor]:
+                   weight: Weights = None, bias: Tensor | None = None) -> list[Tensor]:
         out: list[Tensor] = []
         for kind, name in stage.leaves:
             match kind:
@@ -158,6 +153,8 @@ class AdapterModule(nn.Module):
                 case "step":
                     assert steps is not None
                     out.append(steps[int(name)])
+                case "weight" | "bias" if isinstance(weight, Mapping):  # of an attention, by name
+                    out.append(weight[str(name)].to(self.like.dtype))
                 case "weight":
                     if weight is None:
                         assert base is not None
@@ -193,13 +190,13 @@ class AdapterModule(nn.Module):
         steps = self.steps(base)
         return cast(Tensor, plan.token.graph(x, base, False, *self.arguments(plan.token, base, steps)))
 
-    def steps(self, base: nn.Module | None) -> list[Tensor]:
+    def steps(self, base: nn.Module | None, weight: Weights = None) -> list[Tensor]:
         """The step stage, kept until something may have changed it."""
         stage = self.compiled.step
         if stage is None:
             return []
         if self._cache is None:
-            made = stage.graph(self.like, base, False, *self.arguments(stage, base))
+            made = stage.graph(self.like, base, False, *self.arguments(stage, base, weight=weight))
             self._cache = list(made) if isinstance(made, (tuple, list)) else [made]
         return self._cache
 
@@ -291,11 +288,11 @@ class AdapterModule(nn.Module):
         """Whether an attention program changes Q and K together."""
         return self.compiled.joint
 
-    def head_maps(self) -> dict[str, HeadMap]:
-        """For an attention site: the map of every head, by role."""
+    def head_maps(self, given: Mapping[str, Tensor] | None = None) -> dict[str, HeadMap]:
+        """For an attention site: the map of every head, by role. ``given``: W_Q … b_O of now, by head."""
         from padp.compiler.attention import head_maps
 
-        return head_maps(self)
+        return head_maps(self, given)
 
     # ------------------------------------------------------------ keeping the cache honest
 

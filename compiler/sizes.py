@@ -25,6 +25,8 @@ def symbolic(t: Term, env: Mapping[str, Any]) -> Any:
     match t:
         case Number(value):
             return sp.sympify(value) if isinstance(value, int) else sp.Float(value)
+        case Var("π"):
+            return sp.pi
         case Var(name):
             return sp.sympify(env[name]) if name in env else sp.Symbol(name)
         case Negate(operand):

@@ -9,7 +9,7 @@ moving averages are buffers of the module, made when it is (``prepare``), so tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Protocol
 
@@ -67,13 +67,15 @@ class Module(Protocol):
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None: ...
 
-    def get_buffer(self, target: str) -> Tensor: ...
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]: ...
 
 
 def prepare(module: Module) -> None:
-    """Give a module the states of its moving averages, all 0."""
+    """Give a module the states of its moving averages, all 0; those that it has stay as they are."""
+    here = {name for name, _ in module.named_buffers()}
     for name, state in initial_state(module.meaning()).items():
-        module.register_buffer(name, state)
+        if name not in here:
+            module.register_buffer(name, state)
 
 
 def initial_state(reference: Reference) -> dict[str, Tensor]:
@@ -94,8 +96,8 @@ def update(modules: Sequence[Module], step: int) -> None:
         reference = module.meaning()
         learned = [p.name for p in reference.method.parameters if p.role == "learned"]
         gradients = {n: g.to(reference.tensors[n].dtype) for n in learned if (g := module.tensors[n].grad) is not None}
-        states = {name: module.get_buffer(name) for name in initial_state(reference)}
-        sites.append(Site(reference, gradients, states))
+        prepare(module)
+        sites.append(Site(reference, gradients, dict(module.named_buffers())))
     with torch.no_grad():
         for module, site, outcome in zip(modules, sites, outcomes(sites, step), strict=True):
             for name, value in outcome.values.items():

@@ -17,7 +17,7 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedTok
 from padp.dsl.diagnostics import Diagnostic
 from padp.dsl.mistakes import EXAMPLES, HABITS, Complaint
 from padp.dsl.source import Source, Span
-from padp.dsl.spellings import GREEK, SUBSCRIPTS
+from padp.dsl.spellings import GREEK, KEYWORDS, SUBSCRIPTS
 
 
 def habit_on(source: Source, text: str, line: Span) -> Diagnostic | None:
@@ -123,13 +123,16 @@ def _generic(error: UnexpectedInput, source: Source, text: str, line: Span, plac
     accepts = {_spelling(terminal) for terminal in _stopped(error).accepts()}
     before = _code(text, Span(line.start, place.start)).split()
     after = f" after `{_last_piece(before[-1])}`" if before else ""
+    if seen in ("ℝ", "ℂ", "ℕ"):
+        return Diagnostic("E101", f"`{seen}` is a space, not a value", place, source,
+                          suggestion="spaces stand after `∈` in declarations and headers")
     if "(" in accepts and "NUMBER" in accepts and "+" not in accepts:  # an operand is due
         if not seen:
             return Diagnostic("E101", f"the line ends where a value is needed{after}", place, source,
                               suggestion="write the value, or remove what stands before it")
         return Diagnostic("E101", f"a value is needed{after}, not `{seen}`", place, source,
                           suggestion="write a name, a number or a bracket here")
-    if seen and "+" in accepts and re.match(r"[\w(\[√∇Σ∑\"]", seen):
+    if seen not in KEYWORDS and "+" in accepts and re.match(r"[\w(\[√∇Σ∑\"]", seen):
         return Diagnostic("E101", f"an operator is missing before `{seen}`", place, source,
                           suggestion="write `·`, `@`, `⊙`, `+` … between the two")
     due = [f"`{sign}`" for sign in _SHOWN if sign in accepts]

@@ -176,7 +176,8 @@ EXAMPLES: tuple[Complaint, ...] = (
     Complaint(
         "this line only names a value and does nothing with it",
         "assign it: `y ← …`",
-        ("W @ x", "y", "f(x)", "a, b", "3", "-a", "2 a", "x[i]", "R_full"),
+        ("W @ x", "y", "f(x)", "a, b", "3", "-a", "2 a", "x[i]", "R_full", "a, b, c", "a, 2 b, f(x)", "a; b ← c",
+         "f(x); b ← c", "2 a; b ← c", "a, b; c ← d"),
     ),
     Complaint(
         "the space after `∈` is missing",

@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 import padp.cli.targets
 from padp.cli import BUG, CLEAN, FINDINGS, USAGE, main
 from padp.cli.options import Usage, hyperparameters, sizes
+from padp.compiler.program import library
 
 WRONG = """adapter Wrong(r = 4) on linear(W ∈ ℝ^{m×n})
 A ∈ ℝ^{r×n}: learned, init = kaiming
@@ -134,10 +135,15 @@ def test_count_a_model(run: Run, model: str) -> None:
     assert f"{3 * 2 * (12 + 8):,}" in out
 
 
+def test_tables(run: Run, model: str, golden: Callable[[str, str], None]) -> None:
+    golden("cli/count.txt", run("count", "oft", "--model", model, "--set", "k=4")[1])
+    golden("cli/targets.txt", run("targets", model)[1])
+
+
 def test_count_hidden_sites(run: Run, model: str) -> None:
     status, out, _ = run("count", "reft", "--model", model, "--set", "r=2")
     assert status == CLEAN
-    assert "3" in out
+    assert "3 sites, 102 learned scalars" in out  # 3 · r(2d + 1) with r = 2, d = 8
 
 
 def test_count_refusals(run: Run, model: str) -> None:
@@ -173,6 +179,20 @@ def test_show_with_sizes(run: Run) -> None:
     status, out, _ = run("show", "lora", "--size", "m=64,n=32", "--tokens", "128")
     assert status == CLEAN
     assert "def forward" in out and "128 tokens" in out
+
+
+@pytest.mark.parametrize("name", library())
+def test_show_every_adapter(run: Run, name: str) -> None:
+    """Each variant of the library, small: typed, planned, printed."""
+    adapter = padp.compile(name)
+    small = {"r": 8, "k": 8, "steps": 10, "count": 20}
+    settings = [f"{key}={small[key]}" for key in adapter.hyper if key in small]
+    size = {"linear": "m=64,n=128", "hidden": "d=64", "attention": "d=64,H=4,G=2,e=16"}[adapter.site]
+    for variant in adapter.variants or (None,):
+        options = [f"--set={setting}" for setting in settings] + ([f"--variant={variant}"] if variant else [])
+        status, out, err = run("show", name, "--size", size, *options)
+        assert (status, err) == (CLEAN, "")
+        assert "shapes" in out and "FLOPs" in out and "def forward" in out
 
 
 def test_show_ascii(run: Run) -> None:

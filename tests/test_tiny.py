@@ -51,6 +51,7 @@ def test_a_layer_starts_as_the_one_it_wraps_then_learns_then_merges() -> None:
         optimiser.step()
     assert losses[-1] < 0.8 * losses[0]
 
+    layer.eval()
     before, weight = layer(x), linear.weight.detach().clone()
     torch.testing.assert_close(before, layer.reference(x))  # the program read literally
     layer.merge()

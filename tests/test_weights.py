@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from padp.dsl.diagnostics import PadpError
@@ -151,6 +153,22 @@ def written(path: Path, header: object, data: bytes = b"") -> Path:
 )
 def test_damaged_header(tmp_path: Path, header: object) -> None:
     refused(written(tmp_path / "x.safetensors", header, bytes(8)), "x.safetensors")
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.one_of(st.binary(max_size=64), st.binary(max_size=64).map(lambda b: struct.pack("<Q", len(b)) + b)))
+def test_any_bytes(tmp_path: Path, data: bytes) -> None:
+    """Whatever is in the file: a header, or E505."""
+    file = tmp_path / "any.safetensors"
+    file.write_bytes(data)
+    try:
+        read_header(file)
+    except PadpError as error:
+        assert error.diagnostics[0].code == "E505"
+
+
+def test_deeply_nested_header(tmp_path: Path) -> None:
+    refused(written(tmp_path / "x.safetensors", b"[" * 200_000), "JSON")
 
 
 def test_foreign_file(tmp_path: Path) -> None:

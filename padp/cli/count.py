@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from padp.compiler.counting import counted
 from padp.compiler.dims import show
 from padp.compiler.sizes import solve
 from padp.compiler.terms import Method
-from padp.dsl.diagnostics import PadpError
+from padp.dsl.diagnostics import Diagnostic, PadpError
 from padp.weights import StoredModel, chosen
 
 
@@ -79,22 +80,23 @@ def _sites(method: Method, model: StoredModel, arguments: Namespace) -> list[tup
 
 def _rows(method: Method, settings: Settings, sites: Sequence[tuple[str, dict[str, int]]]) -> list[Row]:
     """Sites of one suffix and one shape together. All sizes that break a relation are refused at once."""
-    groups: dict[tuple[str, tuple[tuple[str, int], ...]], list[str]] = {}
+    alike: dict[tuple[tuple[str, int], ...], list[str]] = {}
     for name, given in sites:
-        label = suffix(name) if method.site == "linear" else "every layer"
-        groups.setdefault((label, tuple(given.items())), []).append(name)
-    rows: list[Row] = []
-    broken: list[PadpError] = []
+        alike.setdefault(tuple(given.items()), []).append(name)
+    counts: dict[tuple[tuple[str, int], ...], int] = {}
+    broken: list[Diagnostic] = []
     with progress() as bar:
-        for (label, items), names in bar.track(groups.items(), description="counting"):
-            where = names[0] if len(names) == 1 else f"{names[0]} and {plural(len(names) - 1, 'layer')} like it"
+        for key, names in bar.track(alike.items(), description="counting"):
+            where = names[0] if len(names) == 1 else f"{names[0]} and {plural(len(names) - 1, 'other')}"
             try:
-                rows.append(Row(label, dict(items), len(names), evaluated(method, settings, dict(items), where)))
+                counts[key] = evaluated(method, settings, dict(key), where)
             except PadpError as error:
-                broken.append(error)
+                broken += error.diagnostics
     if broken:
-        raise PadpError([diagnostic for error in broken for diagnostic in error.diagnostics])
-    return rows
+        raise PadpError(broken)
+    groups = Counter((suffix(name) if method.site == "linear" else "every layer", tuple(given.items()))
+                     for name, given in sites)
+    return [Row(label, dict(key), times, counts[key]) for (label, key), times in groups.items()]
 
 
 def _print_model(rows: Sequence[Row], model: StoredModel, site: str) -> None:

@@ -184,9 +184,9 @@ def _add_sites(model: nn.Module, plan: Plan) -> None:
                     reader.watch(above for above in ancestors[each.path][1] if not isinstance(above, nn.ModuleList))
                 case "attention":
                     assert each.attention is not None
-                    site = AttentionSite(each.attention.size, each.path)
+                    site = AttentionSite(each.attention, each.path)
                     site.train(each.module.training)
-                    site.hang_on(each.attention)
+                    site.hang_on()
         site.add(name, plan.modules[each.path])
     put_in_place(model, fresh)
 

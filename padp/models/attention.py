@@ -32,9 +32,11 @@ class AttentionSite(Site):
 
     kind = "attention"
 
-    def __init__(self, size: int, path: str = "") -> None:
+    attention: Attention
+
+    def __init__(self, attention: Attention, path: str = "") -> None:
         super().__init__(path)
-        self.size = size
+        self.__dict__["attention"] = attention
 
     def refuse_together(self, modules: Mapping[str, AdapterModule]) -> None:
         if len(modules) > 1:
@@ -43,10 +45,11 @@ class AttentionSite(Site):
 
     def maps(self) -> Mapping[str, HeadMap]:
         """The active adapter's maps by role; none for a role that it leaves to the base."""
-        return self.only().head_maps() if self.active and self.enabled else {}
+        return self.only().head_maps(self.attention.tensors()) if self.active and self.enabled else {}
 
-    def hang_on(self, attention: Attention) -> None:
+    def hang_on(self) -> None:
         """Become a child of the attention and stand in for its projections."""
+        attention = self.attention
         attention.module.add_module(CHILD, self)
         for role in ROLES:
             parent, name = attention.owners[role]

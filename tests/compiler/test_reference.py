@@ -212,6 +212,20 @@ def test_road() -> None:
     expect(ROAD, {"θ": theta, "α": alpha}, W @ torch.block_diag(*blocks))
 
 
+def test_writes_over_an_index_set() -> None:
+    text = linear("""Ω ← halves(m, g)
+θ ∈ ℝ^Ω: learned, init = 0
+z ← W @ x + bias
+for (p,q) in Ω:
+    y[p] ← cos θ_{p,q} · z[p] - sin θ_{p,q} · z[q]
+    y[q] ← sin θ_{p,q} · z[p] + cos θ_{p,q} · z[q]""", "adapter RoAdP(g = 6) on linear(W ∈ ℝ^{m×n})")
+    theta = rand(3)
+    c, s = torch.cos(theta), torch.sin(theta)
+    z = X @ W.T + BIAS
+    want = torch.cat([c * z[..., :3] - s * z[..., 3:], s * z[..., :3] + c * z[..., 3:]], -1)
+    close(read(text, {"W": W, "bias": BIAS, "θ": theta}).forward(X), want)
+
+
 @pytest.mark.parametrize(("change", "code"), [
     (("x̂[2i+1]", "x̂[2i]"), "E305"),  # written twice, and never
     (("for i in range(d)", "for i in range(d-1)"), "E301"),  # shorter than x

@@ -57,3 +57,16 @@ R ∈ ℝ^{r×d}: learned, init = normal(s)
 b ∈ ℝ^r: learned, init = 1
 h ← h + Rᵀ @ (b - R @ h)
 """)
+
+HEADS: Adapter = padp.compile("""# maps of heads
+adapter Heads(s = 0.1) on attention(W_Q ∈ (ℝ^{e×d})^H, W_K ∈ (ℝ^{e×d})^G, W_V ∈ (ℝ^{e×d})^G, W_O ∈ (ℝ^{d×e})^H) where H = G·p
+M ∈ (ℝ^{e×e})^H: learned, init = normal(s)
+T ∈ (ℝ^{e×e})^H: learned, init = normal(s)
+variant head:
+    y ← attn(q = (I + T) @ [W_Q, b_Q] @ [x; 1], o = W_O @ (I + M))
+variant plain:
+    y ← attn(q = (I + T) @ W_Q @ x)
+variant joint:
+    K ∈ (ℝ^{e×e})^H: learned, init = normal(s)
+    y ← attn(q = (I + T) @ [W_Q, b_Q] @ [x; 1], k = (I + K) @ grouped([W_K, b_K]) @ [x; 1], o = W_O @ (I + M))
+""")

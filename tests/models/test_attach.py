@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import make_llama
-from fakes import HEADS
-from programs import LORA, PISSA, REFT, ROTATION, VERA
+from programs import HEADS, LORA, PISSA, REFT, ROTATION, VERA
 from torch import Tensor, nn
 
 import padp.models as pm

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import make_llama
-from fakes import HEADS
+from programs import HEADS
 from test_attach import run
 from torch import Tensor, nn
 

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import make_llama
-from fakes import HEADS
-from programs import LORA, PISSA, REFT, ROTATION, VERA
+from programs import HEADS, LORA, PISSA, REFT, ROTATION, VERA
 from safetensors.torch import load_file, save_file
 from test_attach import run
 from torch import Tensor, nn

@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 from conftest import make_llama
-from fakes import HEADS
-from programs import BIAS, LORA, PISSA, REFT
+from programs import BIAS, HEADS, LORA, PISSA, REFT
 from test_attach import run
 from torch import Tensor, nn
 

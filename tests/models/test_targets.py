@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fakes import HEADS
-from programs import LORA, REFT, ROTATION
+from programs import HEADS, LORA, REFT, ROTATION
 from torch import nn
 
 import padp.models as pm
