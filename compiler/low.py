@@ -124,9 +124,13 @@ def order(*roots: Low) -> list[Low]:
     return out
 
 
+MOVES = (*VIEWS, "k:repeat", "k:tile", "k:blocks", "k:assemble", "k:vec", "k:grouped")
+"""Operations that only copy: cheaper to repeat than to keep what they make."""
+
+
 def live(low: Low) -> bool:
-    """A leaf that is read anew, or a view of one: never stored."""
-    while low.prim in VIEWS:
+    """A leaf that is read anew, or a rearrangement of one: never stored."""
+    while low.prim in MOVES:
         low = next(iter(low.inputs()))
     return low.prim in ("param", "weight", "bias", "input", "knob")
 

@@ -177,8 +177,8 @@ class Planner:
                 break  # W on tokens stays the base layer's product
             if any(_contains_weight(f) for f in suffix) and "T" in v.lead:
                 break
-            if not _worth(suffix, self.table.size(v.lead)):
-                continue
+            if suffix[0].op == "perm" or suffix[-1].op == "perm" or not _worth(suffix, self.table.size(v.lead)):
+                continue  # a permutation costs nothing on a vector
             candidates.append(self.chain(factors[:start], self.times_vectors(self.dense(suffix), v)))
         best = self.cheapest(candidates)
         self._applied[key] = best
@@ -925,11 +925,9 @@ def _apply_kron(p: Planner, m: Node, v: Low) -> Low | None:
         return None
     (s, q), (u, w) = a.type.item, c.type.item
     grid = p.make("reshape_tail", (v, 1, (q, w)), Type((w,), (q,)), v.lead, flops=0.0)
-    right = p.make("linear", (grid, p.value(c)), Type((u,), (q,)), v.lead,
-                   flops=2 * p.table.size((*v.lead, q, w, u)))
+    right = p.apply(c, grid)
     flipped = p.view("mT", right, (), Type((q,), (u,)))
-    left = p.make("linear", (flipped, p.value(a)), Type((s,), (u,)), v.lead,
-                  flops=2 * p.table.size((*v.lead, u, q, s)))
+    left = p.apply(a, flipped)
     back = p.view("mT", left, (), Type((u,), (s,)))
     return p.make("reshape_tail", (back, 2, (s * u,)), Type((s * u,)), v.lead, flops=0.0)
 

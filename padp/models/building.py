@@ -75,7 +75,7 @@ def checked(place: Place, module: AdapterModule) -> AdapterModule:
     attention = place.attention
     if attention is not None and module.joint and attention.between is not None:
         others = [v for v in module.adapter.variants
-                  if not module.adapter.compiled(module.sizes, v, module.adapter.settings(v).hyper, True)[0].joint]
+                  if not module.adapter.compiled(module.sizes, v, module.hyper, True)[0].joint]
         raise refuse("E502", f"{place.path}: {module.adapter.name} changes Q and K jointly, which is not exact here: "
                      f"{attention.between} stands between them",
                      suggestion=f"a form for each head alone: variant={others[0]!r}" if others else "adapt Q, V or O alone")
