@@ -618,8 +618,11 @@ def _close(s: _State, w: _Write, axis: Axis) -> _Write:
     inner = [k for k, i in enumerate(w.items) if isinstance(i, Node) and axis in i.type.loops]
     if not inner:
         raise Mismatch("a write that does not depend on the innermost index overwrites itself", "E305")
-    items = tuple(Range(None, None) if k in inner else i for k, i in enumerate(w.items))
-    return _Write(items, b.stack(s.g, w.value, axis, "item"), w.span)
+    if w.value.type.rank == 0 or (w.value.type.rank == 1 and any(isinstance(i, Range) for i in w.items)):
+        items = tuple(Range(None, None) if k in inner else i for k, i in enumerate(w.items))
+        return _Write(items, b.stack(s.g, w.value, axis, "item"), w.span)
+    return _Write(tuple(i for k, i in enumerate(w.items) if k not in inner), b.stack(s.g, w.value, axis, "family"),
+                  w.span)
 
 
 def _define(s: _State, name: str, writes: Sequence[_Write], axis: Axis) -> Node:

@@ -428,7 +428,8 @@ def largest(M: Tensor, count: int) -> Tensor:
     m, n = M.shape
     if not 0 <= count <= m * n:
         raise refuse("E501", f"largest: {count} places were asked of a {m}×{n} matrix, which has {m * n}")
-    flat = argtop(M.detach().reshape(-1), count).cpu()
+    flat = argtop(M.detach().reshape(-1), count)
+    flat = flat if flat.is_meta else flat.cpu()  # on meta, where a checkpoint gives the values later
     return torch.stack([flat // n, flat % n], -1)
 
 

@@ -53,7 +53,7 @@ SPELLINGS = [
     ("a ← √Σ_{:r} + sqrt(b)²", "a ← √Σ_{:r} + √(b)²", "a <- sqrt Sigma_{:r} + sqrt(b)^2"),
     ("x̂[2i + 1] ← α_i · x[2 i+1]", "x̂[2i+1] ← αᵢ · x[2i+1]", "x_hat[2i+1] <- alpha_i * x[2i+1]"),
     ("a ← x²^3 + x^-1^2 + x^k + Vᵀᵀ", "a ← x²^{3} + x⁻¹^{2} + x^{k} + Vᵀ.T", "a <- x^2^3 + x^-1^2 + x^{k} + V.T.T"),
-    ("a ← ‖‖u‖ · |v|‖ + | |w| |", "a ← ‖ ‖u‖ · |v|‖ + | |w| |", "a <- || ||u|| * |v| || + | |w| |"),
+    ("a ← ‖‖u‖ · |v|‖ + | |w| |", "a ← ‖ ‖u‖ · |v| ‖ + | |w| |", "a <- || ||u|| * |v| || + | |w| |"),
     ("a ← A (x) B", "a ← A ⊗ B", "a <- A (x) B"),
     ("a ← Sigma_i u", "a ← Sigma_i u", "a <- Sigma_i u"),
     ("y ← a if m>=n else b", "y ← a if m ≥ n else b", "y <- a if m >= n else b"),

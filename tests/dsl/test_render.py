@@ -64,7 +64,7 @@ def test_an_error_says_all_of_its_diagnostics() -> None:
     assert str(refuse("E201", "who?")) == "error[E201]: who?"
 
 
-LINES = ["V̂ᵀ ← 日本 + A", "\tx ← é", "a\tb\tc", "x̂̃ ← ΔŴ", "ｗide ﬁ ‖ ⊙ ⊗", "a\u202eb\x1bc\u200bd", "\u0302a"]
+LINES = ["V̂ᵀ ← 日本 + A", "\tx ← é", "a\tb\tc", "x̂̃ ← ΔŴ", "\uff57ide ﬁ ‖ ⊙ ⊗", "a\u202eb\x1bc\u200bd", "\u0302a"]
 
 
 @pytest.mark.parametrize("line", LINES)

@@ -1,0 +1,43 @@
+"""Programs that are not in the library mean the same compiled as read literally."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import padp
+from padp.dsl.diagnostics import PadpError
+from tests.compiler.unseen import PROGRAMS
+
+SHAPES = ((16, 24), (24, 16), (16, 16))
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_compiled_is_the_dense_reading(name: str, shape: tuple[int, int]) -> None:
+    program, hyper = PROGRAMS[name]
+    m, n = shape
+    torch.manual_seed(0)
+    layer = padp.compile(program)(nn.Linear(n, m).double(), dtype=torch.double, **hyper)
+    module = layer.adapters["default"]
+    learned = [p for p in module.parameters() if p.requires_grad]
+    with torch.no_grad():
+        for p in learned:
+            p.add_(torch.randn_like(p) * 0.2)
+    x = torch.randn(2, 3, n, dtype=torch.double, requires_grad=True)
+    y, literal = layer(x), module.reference(x, layer.base)
+    assert torch.allclose(y, literal, rtol=1e-9, atol=1e-9)
+    weights = torch.randn_like(y)
+    fast = torch.autograd.grad((y * weights).sum(), [*learned, x])
+    slow = torch.autograd.grad((literal * weights).sum(), [*learned, x])
+    for a, b in zip(fast, slow, strict=True):
+        assert torch.allclose(a, b, rtol=1e-7, atol=1e-8)
+    with torch.no_grad():
+        assert torch.allclose(layer.eval()(x), y, rtol=1e-10, atol=1e-10)
+        if padp.compile(program).capabilities["mergeable"]:
+            W, b = module.merged(layer.base.weight, layer.base.bias)
+            assert torch.allclose(nn.functional.linear(x, W, b), y, rtol=1e-9, atol=1e-9)
+        else:
+            with pytest.raises(PadpError, match="E504"):
+                module.merged(layer.base.weight, layer.base.bias)
