@@ -23,6 +23,7 @@ from padp.compiler.ir import Node, walk
 from padp.compiler.linear import affine, base_product, matrix_of, uses_input
 from padp.compiler.low import Low, kept_values, order
 from padp.compiler.lower import Planner
+from padp.compiler.rules import around_base
 from padp.compiler.terms import Let, Method
 from padp.dsl.diagnostics import PadpError, refuse
 from padp.dsl.spellings import python_name
@@ -106,6 +107,8 @@ def _compile(k: _Key) -> Compiled:
     if method.site == "linear" and has_bias and not typed.mentions_bias:
         total = b.add(typed.graph, total, typed.graph.node("bias", (), ("bias",), total.type))
     simple = planner.rules(total)
+    if weight is not None:
+        simple = around_base(planner.rules, simple, weight)
     try:
         output = planner.value(simple)
         delta = _delta(planner, simple, output)

@@ -1364,7 +1364,7 @@ def _index(s: _State, base: Node, items: Sequence[Any]) -> Node:
         size = shape[position]
         if isinstance(item, Range):
             step = dimension(s, item.step) if item.step is not None else 1
-            if not isinstance(step, int) or step < 1:
+            if not (step >= 1 if isinstance(step, int) else step.is_positive and step.is_integer):
                 raise Mismatch("the step of a slice is a whole number ≥ 1", "E305")
             low, high = _bounds(s, item, size)
             _require(s, "≤", high, size, s.g.span)

@@ -28,6 +28,10 @@ STORED_SECONDS_PER_BYTE = 1.0e-9
 """What keeping a byte at a site is worth in seconds a step: enough that nothing of W's size is kept for a small gain."""
 
 
+MAX_ROUNDS = 256
+"""Rounds of rotations that a plan may have."""
+
+
 class Planner:
     """One plan: a graph, a number of tokens, training or not."""
 
@@ -202,6 +206,10 @@ class Planner:
     def times(self, left: tuple[Node, ...], right: tuple[Node, ...]) -> Low:
         """(left) (right), one of them perhaps applied by its structure."""
         batched = any(f.type.batch for f in (*left, *right))
+        if len(left) == 1 and left[0].op == "diag":
+            return self._scaled_matrix(left[0], self.dense(right), -1)
+        if len(right) == 1 and right[0].op == "diag":
+            return self._scaled_matrix(right[0], self.dense(left), -2)
         if len(left) == 1 and left[0].op == "inv" and not _easy(left[0]):
             a, x = self.value(left[0].args[0]), self.dense(right)
             return self._solve("solve", a, x)
@@ -220,6 +228,15 @@ class Planner:
                 out = self.from_rows(self.apply(left[0], self.as_rows(flipped)))
                 return self.view("mT", out, (), Type((out.type.item[1], out.type.item[0])))
         return self.matmul(self.dense(left), self.dense(right))
+
+    def _scaled_matrix(self, diagonal: Node, matrix: Low, axis: int) -> Low:
+        """diag(v) M (axis −1) or M diag(v) (axis −2) as a product entry by entry."""
+        v = self.value(diagonal.args[0])
+        n = v.type.item[0]
+        item = (n, 1) if axis == -1 else (1, n)
+        spread = self.view("unsqueeze", v, (axis,), Type(item, v.type.family, v.type.loops))
+        type_ = Type(matrix.type.item, *_batch(v, matrix))
+        return self.elementwise("mul", type_, matrix, spread)
 
     def matmul(self, x: Low, y: Low) -> Low:
         family, loops = b.united(x.type, y.type)
@@ -1049,6 +1066,9 @@ def _rotations(p: Planner, plane: Plane, axis: Axis, v: Low, reverse: bool) -> L
     rounds = schedule(source.op, source.attrs, plane.i.attrs[1], plane.j.attrs[1], n)
     entries = [p.value(_stacked(p, e, axis, d)) for e, d in
                ((plane.a, 1), (plane.b, 0), (plane.c, 0), (plane.d, 1))]
+    if len(rounds) > MAX_ROUNDS:
+        raise b.Mismatch(f"this chain of rotations takes {len(rounds)} rounds, each after the other; at most "
+                         f"{MAX_ROUNDS} are planned", "E307", "tree(n), whose rotations are disjoint level by level")
     pair = (plane.i.attrs[1], plane.j.attrs[1])
     order = range(len(rounds)) if not reverse else range(len(rounds) - 1, -1, -1)
     own, other = Type((n,)), Type((n,), kind="index")

@@ -681,6 +681,40 @@ _RULES: dict[str, _Rule] = {
 }  # fmt: skip
 
 
+def around_base(s: Simplifier, root: Node, weight: Node) -> Node:
+    """U M Vᵀ = W + U (M − diag(Σ)) Vᵀ for a whole decomposition of W, in a program that never applies W itself.
+
+    So the base layer's own product is used, and a start with M = diag(Σ) is exact.
+    """
+    if any(n.op in ("prod", "add") and any(a is weight for a in n.args) for n in walk(root)):
+        return root
+    done: dict[int, Node] = {}
+    for node in walk(root):
+        args = tuple(done[id(a)] for a in node.args)
+        new = s.make(node, args) if args != node.args else node
+        done[id(node)] = _through_svd(s, new, weight) if new.op == "prod" else new
+    return done[id(root)]
+
+
+def _through_svd(s: Simplifier, node: Node, weight: Node) -> Node:
+    for i, first in enumerate(node.args):
+        if first.op != "out" or first.attrs[0] != 0 or first.args[0].op != "svd" or first.args[0].args[0] is not weight:
+            continue
+        svd = first.args[0]
+        if not same(svd.attrs[0], lower(sp.Min(*weight.type.item))):
+            continue
+        for j in range(i + 1, len(node.args)):
+            last = node.args[j]
+            if last.op != "out" or last.attrs[0] != 2 or last.args[0] is not svd or j == i + 1:
+                continue
+            values = s.diag(s.g.node("out", (svd,), (1,), Type((svd.attrs[0],))))
+            middle = s.prod(node.args[i + 1:j])
+            change = s.add([middle, s.scale(s.g.const(-1), values)], middle.type)
+            whole = s.add([weight, s.prod((first, change, last))], weight.type)
+            return s.prod((*node.args[:i], whole, *node.args[j + 1:]))
+    return node
+
+
 def simplify(g: Graph, *roots: Node) -> tuple[Node, ...]:
     """The normal form of each root; shared parts are rewritten once."""
     s = Simplifier(g)

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from conftest import make_llama
-from programs import HEADS, LORA, PISSA, REFT, ROTATION, VERA
-from torch import Tensor, nn
+from torch import nn
 
 import padp.models as pm
 from padp.compiler.site import LinearSite
 from padp.models.walk import sites
-
-Refused = Callable[..., Any]
-Batch = dict[str, Tensor]
-
-
-def run(model: nn.Module, batch: Batch) -> Tensor:
-    with torch.no_grad():
-        out = model(**batch)
-    return out.logits if hasattr(out, "logits") else out.last_hidden_state
+from tests.models.families import Batch, Refused, make_llama, run
+from tests.models.programs import HEADS, LORA, PISSA, REFT, ROTATION, VERA
 
 
 def test_attach_and_detach_leave_the_same_objects(llama: nn.Module, batch: Batch) -> None:
@@ -64,7 +54,7 @@ def test_families(family: str, adapter: Any, request: pytest.FixtureRequest, bat
     assert torch.equal(run(model, batch), before)
 
 
-def test_disabled(llama: nn.Module, batch: Batch, refused: Refused) -> None:
+def test_disabled(llama: nn.Module, batch: Batch) -> None:
     before = run(llama, batch)
     pm.attach(llama, LORA)
     pm.attach(llama, REFT, name="reft")
@@ -79,11 +69,11 @@ def test_disabled(llama: nn.Module, batch: Batch, refused: Refused) -> None:
     assert torch.equal(run(llama, batch), adapted)
     pm.activate(llama, "default")
     pm.merge(llama)
-    with refused("E511", "merged"), pm.disabled(llama):
+    with Refused("E511", "merged"), pm.disabled(llama):
         pass
 
 
-def test_several_names(llama: nn.Module, batch: Batch, refused: Refused) -> None:
+def test_several_names(llama: nn.Module, batch: Batch) -> None:
     base = run(llama, batch)
     pm.attach(llama, LORA, ["q_proj", "v_proj"], name="one")
     one = run(llama, batch)
@@ -98,24 +88,24 @@ def test_several_names(llama: nn.Module, batch: Batch, refused: Refused) -> None
     assert torch.equal(run(llama, batch), base)
     assert not any(p.requires_grad for p in llama.parameters())
     pm.activate(llama, ["one", "two"])
-    with refused("E508", "q_proj", "rot", model=llama):
+    with Refused("E508", "q_proj", "rot", model=llama):
         pm.attach(llama, ROTATION, ["q_proj", "k_proj"], name="rot")
     pm.attach(llama, ROTATION, ["q_proj", "k_proj"], name="rot", active=False)
     assert torch.equal(run(llama, batch), both)
-    with refused("E508", "one", "rot", model=llama):
+    with Refused("E508", "one", "rot", model=llama):
         pm.activate(llama, ["rot", "one"])
     pm.activate(llama, ["rot", "two"])  # at different sites, or adding
     assert {n.split(".")[-2] for n, p in llama.named_parameters() if p.requires_grad} == {"rot", "two"}
-    with refused("E510", "nobody", "one, two, rot"):
+    with Refused("E510", "nobody", "one, two, rot"):
         pm.activate(llama, "nobody")
-    with refused("E511", "attached already", model=llama):
+    with Refused("E511", "attached already", model=llama):
         pm.attach(llama, LORA, name="one")
     pm.detach(llama, "one")
     pm.detach(llama, "rot")
     assert {site.path.split(".")[-1] for site in sites(llama)} == {"v_proj", "o_proj"}
     pm.detach(llama)
     assert torch.equal(run(llama, batch), base) and not sites(llama)
-    with refused("E510", "no adapter is attached"):
+    with Refused("E510", "no adapter is attached"):
         pm.detach(llama)
 
 
@@ -174,8 +164,8 @@ def test_dtypes(base: torch.dtype, asked: torch.dtype | None, given: torch.dtype
     assert run(llama, batch).dtype == base
 
 
-def test_dropout_is_for_additive_forms(llama: nn.Module, batch: Batch, refused: Refused) -> None:
-    with refused("E511", "dropout", "Rotation", model=llama):
+def test_dropout_is_for_additive_forms(llama: nn.Module, batch: Batch) -> None:
+    with Refused("E511", "dropout", "Rotation", model=llama):
         pm.attach(llama, ROTATION, dropout=0.1)
     pm.attach(llama, LORA, dropout=0.5)
     assert torch.equal(run(llama, batch), run(llama, batch))
@@ -183,7 +173,7 @@ def test_dropout_is_for_additive_forms(llama: nn.Module, batch: Batch, refused: 
     assert not torch.equal(run(llama, batch), run(llama, batch))
 
 
-def test_modules_to_save(llama: nn.Module, batch: Batch, refused: Refused) -> None:
+def test_modules_to_save(llama: nn.Module, batch: Batch) -> None:
     head = llama.lm_head
     before = run(llama, batch)
     pm.attach(llama, LORA, ["q_proj"], s=0.0, modules_to_save=["lm_head", "model.norm"])
@@ -197,7 +187,7 @@ def test_modules_to_save(llama: nn.Module, batch: Batch, refused: Refused) -> No
     assert set(map(id, pm.trainable(llama))) == {id(p) for p in llama.parameters() if p.requires_grad}
     with pm.disabled(llama):
         assert torch.equal(run(llama, batch), before)
-    with refused("E508", "lm_head", model=llama):
+    with Refused("E508", "lm_head", model=llama):
         pm.attach(llama, LORA, ["k_proj"], name="two", modules_to_save=["lm_head"])
     pm.attach(llama, LORA, ["k_proj"], name="two", s=0.0, modules_to_save=["lm_head"], active=False)
     pm.activate(llama, "two")
@@ -207,24 +197,24 @@ def test_modules_to_save(llama: nn.Module, batch: Batch, refused: Refused) -> No
     assert llama.lm_head is head and torch.equal(run(llama, batch), before)
 
 
-def test_modules_to_save_and_sites_do_not_overlap(llama: nn.Module, gpt2: nn.Module, refused: Refused) -> None:
-    with refused("E511", "self_attn", "q_proj", model=llama):
+def test_modules_to_save_and_sites_do_not_overlap(llama: nn.Module, gpt2: nn.Module) -> None:
+    with Refused("E511", "self_attn", "q_proj", model=llama):
         pm.attach(llama, LORA, ["q_proj"], modules_to_save=["layers.0.self_attn"])
     pm.attach(llama, LORA, ["q_proj"])
-    with refused("E511", "self_attn", "q_proj", model=llama):
+    with Refused("E511", "self_attn", "q_proj", model=llama):
         pm.attach(llama, LORA, ["gate_proj"], name="two", modules_to_save=["layers.0.self_attn"])
-    with refused("E509", "tied", "wte", model=gpt2):
+    with Refused("E509", "tied", "wte", model=gpt2):
         pm.attach(gpt2, LORA, modules_to_save=["lm_head"])
 
 
-def test_shared_tensors_exist_once(llama: nn.Module, batch: Batch, refused: Refused) -> None:
+def test_shared_tensors_exist_once(llama: nn.Module, batch: Batch) -> None:
     pm.attach(llama, VERA, ["q_proj", "down_proj"], r=4)
     modules = [site.module("default") for site in sites(llama)]
     assert len({id(m.A) for m in modules}) == 1 and tuple(modules[0].tensors["A"].shape) == (4, 48)  # n of down_proj
     assert not modules[0].tensors["A"].requires_grad
     pm.attach(llama, VERA, ["k_proj"], name="small", r=4)
     assert sites(llama)[1].module("small").A is modules[0].A
-    with refused("E506", "gate_proj", "B", "48×4", "32×4", model=llama):
+    with Refused("E506", "gate_proj", "B", "48×4", "32×4", model=llama):
         pm.attach(llama, VERA, ["gate_proj"], name="large")
     other = copy.deepcopy(llama)
     copies = {id(site.module(name).A) for site in sites(other) for name in site.adapters}
@@ -273,7 +263,7 @@ def test_torch_transformer_layers_do_not_skip_adapters() -> None:
         assert torch.equal(model(x, src_key_padding_mask=padding), base)
 
 
-def test_under_a_wrapper(llama: nn.Module, batch: Batch, refused: Refused) -> None:
+def test_under_a_wrapper(llama: nn.Module, batch: Batch) -> None:
     class Wrapper(nn.Module):
         def __init__(self, module: nn.Module) -> None:
             super().__init__()
@@ -287,7 +277,7 @@ def test_under_a_wrapper(llama: nn.Module, batch: Batch, refused: Refused) -> No
     assert len(pm.summary(outer).sites) == 21
     with pm.disabled(outer):
         pass
-    with refused("E511", "module, a part of this model"):
+    with Refused("E511", "module, a part of this model"):
         pm.attach(outer, LORA, name="two")
     pm.detach(outer)
     assert not sites(llama)
@@ -308,12 +298,12 @@ def test_a_seven_billion_model_in_a_second() -> None:
     assert took < 3.0, f"{took:.2f} s"
 
 
-def test_attention_and_linear_sites_do_not_share_a_projection(llama: nn.Module, refused: Refused) -> None:
+def test_attention_and_linear_sites_do_not_share_a_projection(llama: nn.Module) -> None:
     pm.attach(llama, LORA, ["q_proj"])
-    with refused("E508", "Q projection", model=llama):
+    with Refused("E508", "Q projection", model=llama):
         pm.attach(llama, HEADS, name="heads")
     pm.detach(llama)
     pm.attach(llama, HEADS)
-    with refused("E508", "q_proj", model=llama):
+    with Refused("E508", "q_proj", model=llama):
         pm.attach(llama, LORA, ["q_proj"], name="lora")
     assert all(isinstance(m, LinearSite) is False for m in llama.modules())

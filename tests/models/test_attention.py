@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
-from conftest import make_llama
-from programs import HEADS
-from test_attach import run
-from torch import Tensor, nn
+from torch import nn
 
 import padp.models as pm
 from padp.compiler.site import HeadMap
@@ -18,9 +12,8 @@ from padp.models.attention import HeadProjection, by_head, into_input, into_outp
 from padp.models.heads import Attention, read_attention
 from padp.models.places import attentions, with_ancestors
 from padp.models.walk import sites
-
-Refused = Callable[..., Any]
-Batch = dict[str, Tensor]
+from tests.models.families import Batch, Refused, make_llama, run
+from tests.models.programs import HEADS
 
 
 def read(model: nn.Module, path: str | None = None) -> Attention:
@@ -64,13 +57,13 @@ def test_tensors_by_head_are_the_projections(llama: nn.Module) -> None:
     assert "b_Q" not in tensors and tensors["W_V"].shape == (2, 8, 32)
 
 
-def test_heads_that_do_not_fit_are_refused(llama: nn.Module, refused: Refused) -> None:
+def test_heads_that_do_not_fit_are_refused(llama: nn.Module) -> None:
     attention = llama.get_submodule("model.layers.1.self_attn")
     attention.o_proj = nn.Linear(24, 32)
-    with refused("E502", "layers.1.self_attn", "not whole heads", model=llama):
+    with Refused("E502", "layers.1.self_attn", "not whole heads", model=llama):
         pm.attach(llama, HEADS)
     attention.o_proj = nn.Embedding(32, 32)
-    with refused("E502", "O projection", "Embedding", model=llama):
+    with Refused("E502", "O projection", "Embedding", model=llama):
         pm.attach(llama, HEADS)
 
 
@@ -114,20 +107,20 @@ def test_per_head_maps_on_models(llama: nn.Module, minilm: nn.Module, opt: nn.Mo
         assert torch.equal(run(model, own), before)
 
 
-def test_joint_forms_need_nothing_between(llama: nn.Module, opt: nn.Module, minilm: nn.Module, refused: Refused) -> None:
-    with refused("E502", "model.layers.0.self_attn", "rotary", "variant='head'", model=llama):
+def test_joint_forms_need_nothing_between(llama: nn.Module, opt: nn.Module, minilm: nn.Module) -> None:
+    with Refused("E502", "model.layers.0.self_attn", "rotary", "variant='head'", model=llama):
         pm.attach(llama, HEADS, variant="joint")
     pm.attach(opt, HEADS, variant="joint")
     pm.attach(minilm, HEADS, variant="joint", targets=["layer.0.attention.self"])
     assert len(sites(minilm)) == 1
 
 
-def test_one_adapter_a_time_and_what_others_see(llama: nn.Module, batch: Batch, refused: Refused) -> None:
+def test_one_adapter_a_time_and_what_others_see(llama: nn.Module, batch: Batch) -> None:
     pm.attach(llama, HEADS, name="one")
     projection = llama.get_submodule("model.layers.0.self_attn.q_proj")
     assert isinstance(projection, HeadProjection) and projection.in_features == 32
     assert projection.weight is projection.base.weight
-    with refused("E508", "one and two", model=llama):
+    with Refused("E508", "one and two", model=llama):
         pm.attach(llama, HEADS, name="two")
     pm.attach(llama, HEADS, name="two", active=False, seed=4)
     one = run(llama, batch)

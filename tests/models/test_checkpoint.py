@@ -12,10 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_llama
-from programs import HEADS, LORA, PISSA, REFT, ROTATION, VERA
 from safetensors.torch import load_file, save_file
-from test_attach import run
 from torch import Tensor, nn
 
 import padp
@@ -23,10 +20,8 @@ import padp.models as pm
 from padp.models import files
 from padp.models.record import record_of
 from padp.models.walk import sites
-
-Refused = Callable[..., Any]
-Batch = dict[str, Tensor]
-
+from tests.models.families import Batch, Refused, make_llama, run
+from tests.models.programs import HEADS, LORA, PISSA, REFT, ROTATION, VERA
 
 _svd = torch.linalg.svd
 
@@ -74,8 +69,8 @@ def test_fresh_process(tmp_path: Path, batch: Batch) -> None:
     pm.save(llama, tmp_path / "svd", "svd")
     pm.save(llama, tmp_path / "random", "random")
     script = f"""
-import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
-import torch; from conftest import make_llama; from test_attach import run
+import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+import torch; from tests.models.families import make_llama, run
 import padp.models as pm
 expected = torch.load({str(tmp_path / "expected.pt")!r})
 torch.set_num_threads(1)
@@ -119,26 +114,26 @@ def test_shared_tensors_are_stored_once_and_held_once(llama: nn.Module, tmp_path
     assert torch.equal(run(other, batch), run(llama, batch))
 
 
-def test_which_one_is_saved(llama: nn.Module, tmp_path: Path, refused: Refused) -> None:
-    with refused("E510", "no adapter is attached"):
+def test_which_one_is_saved(llama: nn.Module, tmp_path: Path) -> None:
+    with Refused("E510", "no adapter is attached"):
         pm.save(llama, tmp_path)
     pm.attach(llama, LORA, ["q_proj"], name="one")
     pm.attach(llama, LORA, ["k_proj"], name="two")
-    with refused("E510", "one, two", "name="):
+    with Refused("E510", "one, two", "name="):
         pm.save(llama, tmp_path)
-    with refused("E510", "three", "one, two"):
+    with Refused("E510", "three", "one, two"):
         pm.save(llama, tmp_path, "three")
     pm.save(llama, tmp_path / "merged" / "two", "two")  # directories are made
-    with refused("E511", "'two' is attached already", model=llama):
+    with Refused("E511", "'two' is attached already", model=llama):
         pm.load(llama, tmp_path / "merged" / "two")
 
 
-def test_saving_a_merged_model_saves_the_adapter(llama: nn.Module, tmp_path: Path, batch: Batch, refused: Refused) -> None:
+def test_saving_a_merged_model_saves_the_adapter(llama: nn.Module, tmp_path: Path, batch: Batch) -> None:
     pm.attach(llama, LORA)
     adapted = run(llama, batch)
     pm.merge(llama)
     pm.save(llama, tmp_path)
-    with refused("E511", "merged", model=llama):
+    with Refused("E511", "merged", model=llama):
         pm.load(llama, tmp_path, "two")
     assert torch.equal(run(pm.load(make_llama(), tmp_path), batch), adapted)
 
@@ -247,41 +242,41 @@ BROKEN: list[tuple[Callable[[Path], object], str]] = [
 
 @pytest.mark.parametrize(("harm", "said"), BROKEN, ids=[said for _, said in BROKEN])
 def test_wrong_files_are_refused_and_the_model_stays(harm: Callable[[Path], object], said: str, llama: nn.Module,
-                                                     tmp_path: Path, batch: Batch, refused: Refused) -> None:
+                                                     tmp_path: Path, batch: Batch) -> None:
     pm.attach(llama, LORA, ["q_proj"])
     pm.save(llama, tmp_path)
     other = make_llama()
     before = run(other, batch)
     harm(tmp_path)
-    with refused("E505", said, str(tmp_path), model=other):
+    with Refused("E505", said, str(tmp_path), model=other):
         pm.load(other, tmp_path)
     assert torch.equal(run(other, batch), before)
 
 
-def test_other_models_are_refused(llama: nn.Module, gpt2: nn.Module, tmp_path: Path, refused: Refused) -> None:
+def test_other_models_are_refused(llama: nn.Module, gpt2: nn.Module, tmp_path: Path) -> None:
     pm.attach(llama, LORA, ["q_proj", "down_proj"], modules_to_save=["lm_head"])
     pm.save(llama, tmp_path)
-    with refused("E505", "model.layers.0.self_attn.q_proj", "and 3 more", "LlamaForCausalLM", model=gpt2):
+    with Refused("E505", "model.layers.0.self_attn.q_proj", "and 3 more", "LlamaForCausalLM", model=gpt2):
         pm.load(gpt2, tmp_path)
     wide = make_llama(intermediate_size=64)
-    with refused("E505", "down_proj has m = 32, n = 64 here", "n = 48", "3 sites differ", model=wide):
+    with Refused("E505", "down_proj has m = 32, n = 64 here", "n = 48", "3 sites differ", model=wide):
         pm.load(wide, tmp_path)
     words = make_llama(vocab_size=80)
-    with refused("E505", "lm_head", "size mismatch", model=words):
+    with Refused("E505", "lm_head", "size mismatch", model=words):
         pm.load(words, tmp_path)
     shallow = make_llama(num_hidden_layers=2)
-    with refused("E505", "model.layers.2", model=shallow):
+    with Refused("E505", "model.layers.2", model=shallow):
         pm.load(shallow, tmp_path)
     odd = make_llama()
     odd.model.layers[1].self_attn.q_proj = nn.Identity()  # type: ignore
-    with refused("E505", "Identity", model=odd):
+    with Refused("E505", "Identity", model=odd):
         pm.load(odd, tmp_path)
 
 
-def test_other_shared_tensors_are_refused(llama: nn.Module, tmp_path: Path, refused: Refused) -> None:
+def test_other_shared_tensors_are_refused(llama: nn.Module, tmp_path: Path) -> None:
     pm.attach(llama, VERA, ["q_proj"])
     pm.save(llama, tmp_path)
     other = make_llama()
     pm.attach(other, VERA, ["down_proj"], name="mine")
-    with refused("E505", ".A.", "(4, 48)", "(4, 32)", model=other):
+    with Refused("E505", ".A.", "(4, 48)", "(4, 32)", model=other):
         pm.load(other, tmp_path)

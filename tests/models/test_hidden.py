@@ -8,11 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_llama
 from hypothesis import given
 from hypothesis import strategies as st
-from programs import LORA, REFT
-from test_attach import run
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -20,10 +17,8 @@ import padp.models as pm
 from padp.models.hidden import put_back, take_out
 from padp.models.prompt import Positions, edited, read_positions
 from padp.models.walk import sites
-
-Refused = Callable[..., Any]
-Batch = dict[str, Tensor]
-
+from tests.models.families import Batch, Refused, make_llama, run
+from tests.models.programs import LORA, REFT
 
 # ---------------------------------------------------------------- positions
 
@@ -36,8 +31,8 @@ def test_reading_positions(text: str, meant: Positions) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "f", "7", "f0", "f1+f2", "f1+x2", "all+f1", 7])
-def test_positions_that_are_not_understood(text: object, refused: Refused) -> None:
-    with refused("E507", repr(text), "f7+l7"):
+def test_positions_that_are_not_understood(text: object) -> None:
+    with Refused("E507", repr(text), "f7+l7"):
         read_positions(text)
 
 
@@ -163,16 +158,16 @@ def test_bert(minilm: nn.Module, batch: Batch) -> None:
         assert torch.equal(minilm(ids, mask).last_hidden_state, minilm(**batch).last_hidden_state)
 
 
-def test_masks_that_cannot_be_read_are_refused(llama: nn.Module, batch: Batch, refused: Refused) -> None:
+def test_masks_that_cannot_be_read_are_refused(llama: nn.Module, batch: Batch) -> None:
     pm.attach(llama, REFT)
     square = torch.ones(7, 7, dtype=torch.bool).tril()[None, None].expand(2, 1, 7, 7)
-    with refused("E511", "2-D attention mask"):
+    with Refused("E511", "2-D attention mask"):
         llama(batch["input_ids"], attention_mask=square)
     assert sites(llama)[0].reader.stack == []  # type: ignore[attr-defined]  # an error leaves nothing behind
     run(llama, batch)
 
 
-def test_blocks_of_any_torch_model(refused: Refused) -> None:
+def test_blocks_of_any_torch_model() -> None:
     class Block(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -202,15 +197,15 @@ def test_blocks_of_any_torch_model(refused: Refused) -> None:
     assert torch.equal(model(h), before)
     pm.attach(model, REFT, layers=[2], positions="l1")
     assert [t for t in range(4) if not torch.allclose(model(h)[:, t], before[:, t])] == [3]
-    with refused("E511", "2 axes"):
+    with Refused("E511", "2 axes"):
         model(torch.randn(5, 6))
-    with refused("E507", "positions"):
+    with Refused("E507", "positions"):
         pm.attach(model, REFT, layers=[1], name="two", positions="middle")
 
 
-def test_two_adapters_at_one_block(llama: nn.Module, refused: Refused) -> None:
+def test_two_adapters_at_one_block(llama: nn.Module) -> None:
     pm.attach(llama, REFT, name="one")
-    with refused("E508", "model.layers.0", "one and two", model=llama):
+    with Refused("E508", "model.layers.0", "one and two", model=llama):
         pm.attach(llama, REFT, name="two")
     pm.attach(llama, REFT, name="two", active=False, positions="l1")
     batch = {"input_ids": torch.randint(3, 64, (1, 5))}

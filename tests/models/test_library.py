@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_llama
-from test_attach import run
-from test_checkpoint import shaken
 from torch import Tensor
 
 import padp
 import padp.models as pm
 from padp.compiler.program import library
 from padp.models.walk import sites
+from tests.models.families import make_llama, run
+from tests.models.test_checkpoint import shaken
 
 # Sizes that fit a model of width 32; joint forms of CLOVER are tested where nothing stands between Q and K.
 SMALL: dict[str, Any] = {"k": 4, "r": 4, "count": 20, "g": 8, "steps": 10, "target": 2}

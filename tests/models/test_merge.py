@@ -6,16 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from conftest import make_llama
-from programs import BIAS, HEADS, LORA, PISSA, REFT
-from test_attach import run
 from torch import Tensor, nn
 
 import padp.models as pm
 from padp.models.walk import sites
-
-Refused = Callable[..., Any]
-Batch = dict[str, Tensor]
+from tests.models.families import Batch, Refused, make_llama, run
+from tests.models.programs import BIAS, HEADS, LORA, PISSA, REFT
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -27,7 +23,7 @@ def same(model: nn.Module, before: dict[str, Tensor]) -> bool:
     return now.keys() == before.keys() and all(torch.equal(now[key], before[key]) for key in before)
 
 
-def test_keep_on_cpu_and_twice(llama: nn.Module, batch: Batch, refused: Refused) -> None:
+def test_keep_on_cpu_and_twice(llama: nn.Module, batch: Batch) -> None:
     pm.attach(llama, LORA)
     pm.attach(llama, BIAS, ["q_proj"], name="bias")
     before, adapted = weights(llama), run(llama, batch)
@@ -35,27 +31,27 @@ def test_keep_on_cpu_and_twice(llama: nn.Module, batch: Batch, refused: Refused)
         assert pm.merge(llama, keep_on_cpu=keep_on_cpu) is llama
         assert not same(llama, before)
         assert torch.allclose(run(llama, batch), adapted, atol=1e-5)
-        with refused("E504", "merged already", model=llama):
+        with Refused("E504", "merged already", model=llama):
             pm.merge(llama)
         assert pm.unmerge(llama) is llama
         assert same(llama, before) and torch.equal(run(llama, batch), adapted)
-    with refused("E504", "nothing is merged"):
+    with Refused("E504", "nothing is merged"):
         pm.unmerge(llama)
 
 
-def test_all_or_nothing(llama: nn.Module, refused: Refused) -> None:
+def test_all_or_nothing(llama: nn.Module) -> None:
     pm.attach(llama, LORA)
     with torch.no_grad():
         sites(llama)[-1].module("default").tensors["A"][0, 0] = torch.nan
-    with refused("E504", "layers.2.mlp.down_proj", "not finite", model=llama):
+    with Refused("E504", "layers.2.mlp.down_proj", "not finite", model=llama):
         pm.merge(llama)
     assert not any(site.merged for site in sites(llama))  # type: ignore[attr-defined]
 
 
-def test_tied_weights_are_refused_by_name(refused: Refused) -> None:
+def test_tied_weights_are_refused_by_name() -> None:
     llama = make_llama(tie_word_embeddings=True)
     pm.attach(llama, LORA, ["lm_head", "q_proj"])
-    with refused("E509", "lm_head", "embed_tokens", model=llama):
+    with Refused("E509", "lm_head", "embed_tokens", model=llama):
         pm.merge(llama)
     pm.detach(llama)
     pm.attach(llama, LORA, ["q_proj"])
@@ -63,11 +59,11 @@ def test_tied_weights_are_refused_by_name(refused: Refused) -> None:
     pm.detach(llama)
     llama.model.layers[0].mlp.up_proj.weight = nn.Parameter(llama.model.layers[0].mlp.gate_proj.weight.data)  # type: ignore
     pm.attach(llama, LORA, ["up_proj"])
-    with refused("E509", "up_proj", "gate_proj", model=llama):  # other parameters, one memory
+    with Refused("E509", "up_proj", "gate_proj", model=llama):  # other parameters, one memory
         pm.merge(llama)
 
 
-def test_what_is_refused_while_merged(llama: nn.Module, batch: Batch, refused: Refused) -> None:
+def test_what_is_refused_while_merged(llama: nn.Module, batch: Batch) -> None:
     pm.attach(llama, LORA, ["q_proj"])
     pm.attach(llama, LORA, ["q_proj"], name="two", active=False)
     pm.merge(llama)
@@ -75,34 +71,34 @@ def test_what_is_refused_while_merged(llama: nn.Module, batch: Batch, refused: R
         "attach": lambda: pm.attach(llama, LORA, ["k_proj"], name="three"), "activate": lambda: pm.activate(llama, "two"),
         "update": lambda: pm.update(llama), "set": lambda: pm.set(llama, α=1.0), "detach": lambda: pm.detach(llama, "two")}
     for call in calls.values():
-        with refused("E511", "merged", "unmerge", model=llama):
+        with Refused("E511", "merged", "unmerge", model=llama):
             call()
     llama.train()
-    with refused("E511", "merged"):
+    with Refused("E511", "merged"):
         llama(**batch)
     pm.unmerge(llama)
     llama(**batch).logits.sum().backward()
 
 
-def test_hidden_states_do_not_merge(llama: nn.Module, refused: Refused) -> None:
+def test_hidden_states_do_not_merge(llama: nn.Module) -> None:
     pm.attach(llama, LORA)
     pm.attach(llama, REFT, name="reft")
-    with refused("E504", "model.layers.0", "tokens", model=llama):
+    with Refused("E504", "model.layers.0", "tokens", model=llama):
         pm.merge(llama)
     pm.activate(llama, "default")
     pm.merge(llama)
     pm.unmerge(llama)
     pm.activate(llama, [])
-    with refused("E504", "no adapter is active"):
+    with Refused("E504", "no adapter is active"):
         pm.merge(llama)
 
 
-def test_detach_unmerges_or_keeps(llama: nn.Module, batch: Batch, refused: Refused) -> None:
+def test_detach_unmerges_or_keeps(llama: nn.Module, batch: Batch) -> None:
     base, before = weights(llama), run(llama, batch)
     pm.attach(llama, LORA)
     pm.attach(llama, PISSA, name="two", active=False)
     adapted = run(llama, batch)
-    with refused("E511", "nothing is merged", model=llama):
+    with Refused("E511", "nothing is merged", model=llama):
         pm.detach(llama, keep_merged=True)
     pm.merge(llama)
     pm.detach(llama)
@@ -114,10 +110,10 @@ def test_detach_unmerges_or_keeps(llama: nn.Module, batch: Batch, refused: Refus
     assert torch.allclose(run(llama, batch), adapted, atol=1e-5)
 
 
-def test_meta_weights_are_not_merged(refused: Refused) -> None:
+def test_meta_weights_are_not_merged() -> None:
     model = nn.Sequential(nn.Linear(4, 4, device="meta"))
     pm.attach(model, LORA)
-    with refused("E504", "meta", model=model):
+    with Refused("E504", "meta", model=model):
         pm.merge(model)
 
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
-from programs import BIAS, LORA, PISSA, ROTATION
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from padp import Adapter
 from padp.compiler.module import AdapterModule
 from padp.compiler.site import LinearSite
-
-Refused = Callable[..., Any]
+from tests.models.families import Refused
+from tests.models.programs import BIAS, LORA, PISSA, ROTATION
 
 
 def layer(base: nn.Module, *adapters: Adapter, dtype: torch.dtype | None = None, dropout: float = 0.0) -> LinearSite:
@@ -71,15 +68,15 @@ def test_several_additive_adapters_add_in_order() -> None:
     assert torch.equal(site(x), base(x) + site.module("Lora").delta(x) + site.module("Pissa").delta(x))
 
 
-def test_adapters_that_do_more_than_add_are_alone(refused: Refused) -> None:
+def test_adapters_that_do_more_than_add_are_alone() -> None:
     site = layer(nn.Linear(8, 12), LORA)
     site.add("Rotation", made(ROTATION, site.base))
-    with refused("E508", "here", "Lora and Rotation", "Rotation does not only add", model=site):
+    with Refused("E508", "here", "Lora and Rotation", "Rotation does not only add", model=site):
         site.activate(["Lora", "Rotation"])
     assert site.active == ("Lora",)
     site.activate(["Rotation"])
     assert [p.requires_grad for p in site.learned("Lora")] == [False, False]
-    with refused("E510", "nobody"):
+    with Refused("E510", "nobody"):
         site.activate(["nobody"])
 
 
@@ -98,7 +95,7 @@ def test_what_looks_at_the_layer_goes_on_working(base: nn.Module) -> None:
     base.weight = old
 
 
-def test_the_site_takes_over_the_mode(refused: Refused) -> None:
+def test_the_site_takes_over_the_mode() -> None:
     base = nn.Linear(8, 12).eval()
     site = layer(base, LORA, dropout=0.5)
     assert not site.training and not site.module("Lora").training
@@ -123,20 +120,20 @@ def test_deepcopy_is_independent() -> None:
     assert torch.equal(third(x), before)
 
 
-def test_no_training_while_merged(refused: Refused) -> None:
+def test_no_training_while_merged() -> None:
     site = layer(nn.Linear(8, 12), LORA).train()
     x = torch.randn(5, 8)
     site.merge()
-    with refused("E511", "merged", "unmerge"):
+    with Refused("E511", "merged", "unmerge"):
         site(x)
     with torch.no_grad():
         site(x)
     site.eval()(x)
-    with refused("E504", "merged already"):
+    with Refused("E504", "merged already"):
         site.merge()
-    with refused("E511", "merged"):
+    with Refused("E511", "merged"):
         site.activate([])
-    with refused("E511", "merged"):
+    with Refused("E511", "merged"):
         site.set_knob("α", 0.0)
     site.unmerge()
     site.unmerge()
@@ -145,21 +142,21 @@ def test_no_training_while_merged(refused: Refused) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_not_finite_is_not_merged(value: float, refused: Refused) -> None:
+def test_not_finite_is_not_merged(value: float) -> None:
     site = layer(nn.Linear(8, 12), LORA)
     with torch.no_grad():
         site.tensors["B"].fill_(value)
-    with refused("E504", "not finite", model=site):
+    with Refused("E504", "not finite", model=site):
         site.merge()
     assert site.merged == ()
 
 
-def test_half_overflow_is_not_merged(refused: Refused) -> None:
+def test_half_overflow_is_not_merged() -> None:
     site = layer(nn.Linear(8, 12).half(), LORA)
     with torch.no_grad():
         site.tensors["B"].fill_(1e4)
         site.tensors["A"].fill_(1e3)  # finite in float32, in which it is computed, not in float16
-    with refused("E504", "not finite in torch.float16", model=site):
+    with Refused("E504", "not finite in torch.float16", model=site):
         site.merge()
 
 
@@ -175,17 +172,17 @@ def test_merges_in_float32_on_half_bases() -> None:
     assert site(torch.randn(2, 8).bfloat16()).dtype == torch.bfloat16
 
 
-def test_modules_a_linear_site_cannot_take(refused: Refused) -> None:
-    with refused("E502", "Embedding"):
+def test_modules_a_linear_site_cannot_take() -> None:
+    with Refused("E502", "Embedding"):
         LinearSite(nn.Embedding(3, 4), "words")
-    with refused("E502", "never calls"):
+    with Refused("E502", "never calls"):
         LinearSite(nn.MultiheadAttention(8, 2).out_proj)
 
 
-def test_weights_that_are_computed_are_not_merged(refused: Refused) -> None:
+def test_weights_that_are_computed_are_not_merged() -> None:
     base = nn.utils.parametrizations.weight_norm(nn.Linear(8, 12))
     site = layer(base, LORA)
-    with refused("E504", "parametrization"):
+    with Refused("E504", "parametrization"):
         site.merge()
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
-from programs import HEADS, LORA, REFT, ROTATION
 from torch import nn
 
 import padp.models as pm
 from padp.models.places import all_linear, blocks, heads_of
 from padp.models.record import record_of
 from padp.models.walk import sites
-
-Refused = Callable[..., Any]
+from tests.models.families import Refused
+from tests.models.programs import HEADS, LORA, REFT, ROTATION
 
 
 def paths(model: nn.Module, kind: str = "linear") -> list[str]:
@@ -47,38 +43,38 @@ def test_suffixes_and_regex(llama: nn.Module) -> None:
     assert len(paths(llama)) == 2 * 7
 
 
-def test_every_pattern_that_matched_nothing_is_named(llama: nn.Module, refused: Refused) -> None:
-    with refused("E503", "'q_prj'", "q_proj", "'nonsense'", model=llama):
+def test_every_pattern_that_matched_nothing_is_named(llama: nn.Module) -> None:
+    with Refused("E503", "'q_prj'", "q_proj", "'nonsense'", model=llama):
         pm.attach(llama, LORA, ["q_prj", "nonsense", "v_proj"])
-    with refused("E503", "'w_proj'", "r: 'k_proj'", "variant: 'o_prj'", model=llama):
+    with Refused("E503", "'w_proj'", "r: 'k_proj'", "variant: 'o_prj'", model=llama):
         pm.attach(llama, LORA, ["q_proj"], exclude=["w_proj"], r={"k_proj": 3, "*": 2}, variant={"o_prj": "x"})
-    with refused("E503", "modules_to_save: 'nrm'", model=llama):
+    with Refused("E503", "modules_to_save: 'nrm'", model=llama):
         pm.attach(llama, LORA, ["q_proj"], modules_to_save=["nrm"])
-    with refused("E503", "give ['q_proj']", model=llama):
+    with Refused("E503", "give ['q_proj']", model=llama):
         pm.attach(llama, LORA, "q_proj")  # a regex for whole paths
-    with refused("E503", "not a regular expression", model=llama):
+    with Refused("E503", "not a regular expression", model=llama):
         pm.attach(llama, LORA, "(")
-    with refused("E503", "empty", model=llama):
+    with Refused("E503", "empty", model=llama):
         pm.attach(llama, LORA, [])
-    with refused("E503", "leaves no site", model=llama):
+    with Refused("E503", "leaves no site", model=llama):
         pm.attach(llama, LORA, ["q_proj"], exclude=["q_proj"])
 
 
-def test_other_modules_are_refused_by_name(llama: nn.Module, refused: Refused) -> None:
-    with refused("E502", "model.embed_tokens", "Embedding", model=llama):
+def test_other_modules_are_refused_by_name(llama: nn.Module) -> None:
+    with Refused("E502", "model.embed_tokens", "Embedding", model=llama):
         pm.attach(llama, LORA, ["q_proj", "embed_tokens"])
-    with refused("E502", "self_attn", "LlamaAttention", model=llama):
+    with Refused("E502", "self_attn", "LlamaAttention", model=llama):
         pm.attach(llama, LORA, ["self_attn"])
-    with refused("E511", "call the adapter on it"):
+    with Refused("E511", "call the adapter on it"):
         pm.attach(nn.Linear(3, 3), LORA)
-    with refused("E503", "it has none"):
+    with Refused("E503", "it has none"):
         pm.attach(nn.Sequential(nn.Linear(3, 3)), HEADS)
 
 
-def test_multihead_attention_is_not_silently_skipped(refused: Refused) -> None:
+def test_multihead_attention_is_not_silently_skipped() -> None:
     model = nn.ModuleDict({"a": nn.MultiheadAttention(8, 2), "b": nn.Linear(8, 8)})
     assert all_linear(model) == ["b"]
-    with refused("E502", "never calls", model=model):
+    with Refused("E502", "never calls", model=model):
         pm.attach(model, LORA, ["out_proj"])
 
 
@@ -102,9 +98,9 @@ def test_a_layer_under_two_names_is_one_site() -> None:
     assert model["a"][0] is shared and model["b"][0] is shared  # type: ignore[index]
 
 
-def test_blocks(llama: nn.Module, minilm: nn.Module, t5: nn.Module, refused: Refused) -> None:
+def test_blocks(llama: nn.Module, minilm: nn.Module, t5: nn.Module) -> None:
     assert blocks(llama)[0] == "model.layers" and blocks(minilm)[0] == "encoder.layer"
-    with refused("E511", "encoder.block", "decoder.block"):
+    with Refused("E511", "encoder.block", "decoder.block"):
         pm.attach(t5, REFT)
     pm.attach(t5, REFT, r"decoder\.block\.\d+")
     assert paths(t5, "hidden") == ["decoder.block.0", "decoder.block.1"]
@@ -113,39 +109,39 @@ def test_blocks(llama: nn.Module, minilm: nn.Module, t5: nn.Module, refused: Ref
     assert blocks(nn.ModuleDict({"layers": experts})) == ("layers", ["layers.0", "layers.1", "layers.2"])
 
 
-def test_layers(llama: nn.Module, refused: Refused) -> None:
+def test_layers(llama: nn.Module) -> None:
     pm.attach(llama, REFT, layers=[2, -3])
     assert paths(llama, "hidden") == ["model.layers.0", "model.layers.2"]
     pm.detach(llama)
-    with refused("E503", "no block 3", model=llama):
+    with Refused("E503", "no block 3", model=llama):
         pm.attach(llama, REFT, layers=[3])
-    with refused("E511", "layers='first'", model=llama):
+    with Refused("E511", "layers='first'", model=llama):
         pm.attach(llama, REFT, layers="first")
-    with refused("E511", "sits on linear sites", model=llama):
+    with Refused("E511", "sits on linear sites", model=llama):
         pm.attach(llama, LORA, layers=[1])
-    with refused("E511", "names them already", model=llama):
+    with Refused("E511", "names them already", model=llama):
         pm.attach(llama, REFT, [r"layers.1"], layers=[1])
 
 
-def test_fused_projections_are_no_attention_site(gpt2: nn.Module, refused: Refused) -> None:
-    with refused("E502", "c_attn", model=gpt2):
+def test_fused_projections_are_no_attention_site(gpt2: nn.Module) -> None:
+    with Refused("E502", "c_attn", model=gpt2):
         pm.attach(gpt2, HEADS)
-    with refused("E502", "c_attn", model=gpt2):
+    with Refused("E502", "c_attn", model=gpt2):
         pm.attach(gpt2, HEADS, ["attn"])
 
 
-def test_sizes_are_checked_before_anything_changes(llama: nn.Module, refused: Refused) -> None:
-    with refused("E501", "n = 48", model=llama):
+def test_sizes_are_checked_before_anything_changes(llama: nn.Module) -> None:
+    with Refused("E501", "n = 48", model=llama):
         pm.attach(llama, ROTATION, k={"down_proj": 5, "*": 4})
-    with refused("E507", "nonsense", model=llama):
+    with Refused("E507", "nonsense", model=llama):
         pm.attach(llama, LORA, nonsense=3)
-    with refused("E208", "no variant 'other'", model=llama):
+    with Refused("E208", "no variant 'other'", model=llama):
         pm.attach(llama, LORA, variant="other")
 
 
 @pytest.mark.parametrize("name", ["a.b", "", "keys", "ä"])
-def test_names(name: str, llama: nn.Module, refused: Refused) -> None:
-    with refused("E511", "cannot name", model=llama):
+def test_names(name: str, llama: nn.Module) -> None:
+    with Refused("E511", "cannot name", model=llama):
         pm.attach(llama, LORA, name=name)
 
 

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
-from programs import BIAS, LORA, RANKED, REFT, VERA
 from rich.console import Console
-from test_attach import run
 from torch import Tensor, nn
 
 import padp.models as pm
 from padp.models.record import record_of
 from padp.models.walk import sites
+from tests.models.families import Batch, Refused, run
+from tests.models.programs import BIAS, LORA, RANKED, REFT, VERA
 
-Refused = Callable[..., Any]
-Batch = dict[str, Tensor]
 
-
-def test_knobs(llama: nn.Module, batch: Batch, refused: Refused) -> None:
+def test_knobs(llama: nn.Module, batch: Batch) -> None:
     before = run(llama, batch)
     pm.attach(llama, LORA, ["q_proj"])
     pm.attach(llama, BIAS, ["v_proj"], name="bias", active=False)
@@ -30,9 +25,9 @@ def test_knobs(llama: nn.Module, batch: Batch, refused: Refused) -> None:
     assert torch.equal(run(llama, batch), before)
     pm.set(llama, name="default", alpha=4.0)
     assert torch.equal(run(llama, batch), adapted)
-    with refused("E510", "β", "there are: α"):
+    with Refused("E510", "β", "there are: α"):
         pm.set(llama, α=1.0, β=2.0)
-    with refused("E510", "knob"):
+    with Refused("E510", "knob"):
         pm.set(llama, name="bias", α=1.0)
     assert torch.equal(run(llama, batch), adapted)  # nothing was set
 
@@ -53,11 +48,11 @@ def test_penalty(llama: nn.Module) -> None:
         assert float(pm.penalty(llama)) == 0.0
 
 
-def test_update_ranks_over_all_sites_and_counts_steps(llama: nn.Module, batch: Batch, refused: Refused) -> None:
+def test_update_ranks_over_all_sites_and_counts_steps(llama: nn.Module, batch: Batch) -> None:
     pm.attach(llama, LORA, ["q_proj"], name="plain")
     pm.attach(llama, RANKED, ["q_proj", "v_proj"], name="ranked")
     modules = [site.module("ranked") for site in sites(llama) if "ranked" in site.adapters]
-    with refused("E210", "gradient"):
+    with Refused("E210", "gradient"):
         pm.update(llama)
     averages: list[Tensor] = [torch.zeros(4) for _ in modules]
     for step in range(3):

@@ -268,7 +268,8 @@ def law_name(law: Law) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Peft:
-    """PEFT's layer on ``nn.Linear(n, m)`` in float32, all its trained numbers random, and its tensors by short name."""
+    """PEFT's layer on ``nn.Linear(n, m)`` in float32, all its trained numbers random; its tensors, buffers too, by short
+    name."""
 
     model: Any
     tensors: Mapping[str, Tensor]
@@ -306,9 +307,14 @@ def peft_layer(case: Case, config: Any, spread: float = 0.3) -> Peft:
         if p.requires_grad and "ranknum" not in name:  # AdaLoRA's divisor, not a parameter
             with torch.no_grad():
                 p.add_(spread * torch.randn(p.shape, generator=generator))
-            parts = [part for part in name.split(".") if part not in ("default", "weight")]
-            found[parts[-1]] = p.detach()
+            found[_short(name)] = p.detach()
+    for name, b in model.named_buffers():
+        found.setdefault(_short(name), b.detach())
     return Peft(model, found)
+
+
+def _short(name: str) -> str:
+    return [part for part in name.split(".") if part not in ("default", "weight")][-1]
 
 
 def equals_peft(case: Case, config: Any, mapping: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]], *,

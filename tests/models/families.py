@@ -1,0 +1,64 @@
+"""Tiny random models, running them, and reading what was refused."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, TypeAlias, cast
+
+import torch
+from torch import Tensor, nn
+
+from padp import PadpError
+from padp.models.record import record_of
+
+Batch: TypeAlias = dict[str, Tensor]
+
+
+def make_llama(**changes: Any) -> nn.Module:
+    """A LLaMA of width 32: 3 layers, 4 heads in 2 groups of size 8."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(**{"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
+                            "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
+                            "tie_word_embeddings": False, "pad_token_id": 0, **changes})
+    return cast(nn.Module, LlamaForCausalLM(config).eval())
+
+
+def run(model: Any, batch: Batch) -> Tensor:
+    """The logits of a model, or its last hidden state."""
+    with torch.no_grad():
+        out = model(**batch)
+    return cast(Tensor, out.logits if hasattr(out, "logits") else out.last_hidden_state)
+
+
+class Refused:
+    """``with Refused("E503", "piece of the message"):``; the model given must be as it was."""
+
+    def __init__(self, code: str, *pieces: str, model: nn.Module | None = None) -> None:
+        self.code, self.pieces, self.model = code, pieces, model
+
+    def __enter__(self) -> None:
+        self.before = _state(self.model)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        assert error is not None, "nothing was refused"
+        if not isinstance(error, PadpError):
+            return False
+        found = [d.code for d in error.diagnostics]
+        text = "\n".join(f"{d.message} {d.suggestion} {d.notes}" for d in error.diagnostics)
+        assert self.code in found, f"{found}: {text}"
+        for piece in self.pieces:
+            assert piece in text, text
+        assert _state(self.model) == self.before
+        return True
+
+
+def _state(model: nn.Module | None) -> object:
+    """All that a refused call might have changed: modules, hooks, parameters, what is attached."""
+    if model is None:
+        return None
+    modules = [(name, id(module), tuple(module._forward_hooks), tuple(module._forward_pre_hooks))
+               for name, module in model.named_modules()]
+    parameters = [(name, id(p), p.requires_grad, p.data_ptr()) for name, p in model.named_parameters()]
+    return modules, parameters, sorted(record_of(model).attached), record_of(model).active

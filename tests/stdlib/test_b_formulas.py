@@ -1,0 +1,392 @@
+"""SVFT, SSVD, AntiPaSTO, GOFT, HRA, RandLoRA, FourierFT and PSOFT against the papers' formulas, written out in torch.
+
+Nothing of the compiler is used on the right-hand side: W' is built dense, and output and gradients are compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from padp.compiler.site import LinearSite
+from tests.stdlib.common import Case, close, fresh, inputs, learned, only, trained
+
+SIZES = ((12, 8), (9, 15), (7, 7))
+W_of = Callable[[Mapping[str, Tensor], Tensor], Tensor]
+
+
+def is_the_map(layer: LinearSite, weight: W_of) -> None:
+    """Output, gradients and merged weight are those of x ↦ W'x + bias, W' = weight(tensors by symbol, W)."""
+    case_inputs = torch.randn(4, layer.in_features, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
+    W, bias = layer.weight.detach(), layer.bias
+    tensors = {name: t for name, t in layer.tensors.items()}
+    names = [name for name, t in tensors.items() if t.requires_grad]
+    leaves = [tensors[name] for name in names]
+    assert len(leaves) == len(learned(layer))
+    made = weight(tensors, W)
+    wanted, got = nn.functional.linear(case_inputs, made, bias), layer(case_inputs)
+    close(got, wanted)
+    assert not torch.allclose(made, W)  # it does something
+    g = torch.randn(wanted.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(10))
+    pairs = zip(names, torch.autograd.grad((got * g).sum(), leaves), torch.autograd.grad((wanted * g).sum(), leaves), strict=True)
+    for name, one, other in pairs:
+        assert (one - other).abs().max() <= 1e-9 * max(1.0, other.abs().max().item()), f"gradient of {name}"
+    merged, offset = only(layer).merged(W, bias)
+    close(merged, made.detach())
+    assert offset is not None and bias is not None
+    close(offset, bias.detach())
+
+
+def signed_svd(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Thin, with the entry of largest magnitude positive in each column of U."""
+    U, S, Vh = torch.linalg.svd(A, full_matrices=False)
+    sign = torch.sign(U[U.abs().argmax(0), torch.arange(U.shape[1])])
+    return U * sign, S, Vh * sign[:, None]
+
+
+def skew(v: Tensor) -> Tensor:
+    k = (1 + math.isqrt(1 + 8 * len(v))) // 2
+    upper = torch.zeros(k, k, dtype=v.dtype).index_put(tuple(torch.triu_indices(k, k, 1)), v)
+    return upper - upper.T
+
+
+def cayley(K: Tensor) -> Tensor:
+    eye = torch.eye(len(K), dtype=K.dtype)
+    return (eye - K) @ torch.linalg.inv(eye + K)
+
+
+def padded(G: Tensor, q: int) -> Tensor:
+    """blkdiag(G, I), q×q."""
+    return torch.block_diag(G, torch.eye(q - len(G), dtype=G.dtype))
+
+
+# ---------------------------------------------------------------- SVFT
+
+
+def pattern(variant: str, U: Tensor, Vh: Tensor, d: int, count: int, seed: int) -> list[tuple[int, int]]:
+    q = U.shape[1]
+    match variant:
+        case "plain":
+            return [(i, i) for i in range(q)]
+        case "banded":
+            return [(i, j) for i in range(q) for j in range(q) if abs(i - j) <= d]
+        case "random":
+            flat = torch.randperm(q * q, generator=torch.Generator().manual_seed(seed))[:count]
+            return [divmod(int(f), q) for f in flat]
+        case _:  # the largest u_iᵀ v_j
+            alignment = U[:q].T @ Vh[:, :q].T
+            best = alignment.flatten().argsort(descending=True)[:count]
+            return [divmod(int(f), q) for f in best]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("variant", ["plain", "banded", "random", "topk"])
+def test_svft(variant: str, size: tuple[int, int]) -> None:
+    layer = trained(Case("svft", variant, *size, {"d": 2, "count": 11, "seed": 5}))
+
+    def weight(t: Mapping[str, Tensor], W: Tensor) -> Tensor:
+        U, S, Vh = signed_svd(W)
+        cells = pattern(variant, U, Vh, 2, 11, 5)
+        assert len(set(cells)) == len(cells) == len(t["c"])
+        rows, cols = torch.tensor(cells).T
+        M = torch.zeros(len(S), len(S), dtype=W.dtype).index_put((rows, cols), t["c"])
+        return U @ (torch.diag(S) + M) @ Vh
+
+    is_the_map(layer, weight)
+
+
+# ---------------------------------------------------------------- SSVD, AntiPaSTO, PSOFT
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("variant", ["exact", "paper"])
+def test_ssvd(variant: str, size: tuple[int, int]) -> None:
+    layer = trained(Case("ssvd", variant, *size, {"k": 4}))
+
+    def weight(t: Mapping[str, Tensor], W: Tensor) -> Tensor:
+        U, S, Vh = signed_svd(W)
+        K, shift = skew(t["θ"]), nn.functional.pad(t["ΔΣ"], (0, len(S) - 4))
+        G = cayley(K) if variant == "exact" else torch.eye(4, dtype=W.dtype) - 2 * K
+        return U @ torch.diag(S + shift) @ padded(G, len(S)) @ Vh
+
+    is_the_map(layer, weight)
+
+
+def test_ssvd_first_order_is_close_for_small_angles_only() -> None:
+    for size, bound in ((0.01, 1e-2), (1.0, None)):
+        exact, linear = (trained(Case("ssvd", v, hyper={"k": 6}, spread=size)) for v in ("exact", "paper"))
+        x = inputs(Case("ssvd"), 5)
+        base = exact.base(x)
+        difference = (exact(x) - linear(x)).norm() / (exact(x) - base).norm()
+        assert difference < bound if bound else difference > 0.1
+
+
+@pytest.mark.parametrize("α", [1.0, -1.0, 0.0, 0.5])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_antipasto(size: tuple[int, int], α: float) -> None:
+    """The published layer's own form: A = P − Pᵀ clamped by tanh, R = (I − X)⁻¹(I + X), V_rot = V R,
+    y = W_res x + U (S' ⊙ V_rotᵀ x)."""
+    k, largest_angle = 3, 0.7
+    layer = trained(Case("antipasto", "steer", *size, {"k": k, "θ_max": largest_angle}, spread=2.0))
+    layer.set_knob("α", α)
+
+    def weight(t: Mapping[str, Tensor], W: Tensor) -> Tensor:
+        U, S, Vh = signed_svd(W)
+        P = torch.triu(skew(t["θ"]))
+        a = 2 * math.tan(largest_angle / 2)
+        X = α / 2 * (a * torch.tanh((P - P.T) / a))
+        eye = torch.eye(k, dtype=W.dtype)
+        R = torch.linalg.inv(eye - X) @ (eye + X)
+        residual = W - U[:, :k] @ torch.diag(S[:k]) @ Vh[:k]
+        return residual + U[:, :k] @ torch.diag(S[:k] + α * t["ΔΣ"]) @ (Vh[:k].T @ R).T
+
+    if α == 0:
+        x = inputs(Case("antipasto", n=size[0]), 5)
+        close(layer(x), layer.base(x), 1e-15)
+    else:
+        is_the_map(layer, weight)
+
+
+def test_antipasto_turns_back_with_the_sign_of_its_knob() -> None:
+    """R(−α) = R(α)⁻¹; the shift of the outputs is opposite to first order only. No angle passes θ_max."""
+    case = Case("antipasto", "steer", 12, 8, {"k": 2, "θ_max": 0.3}, spread=50.0)
+    layer = trained(case)
+    with torch.no_grad():
+        layer.tensors["ΔΣ"].zero_()
+    U, S, Vh = signed_svd(layer.weight.detach())
+
+    def rotation(α: float) -> Tensor:
+        layer.set_knob("α", α)
+        merged, _ = only(layer).merged(layer.weight.detach(), layer.bias)
+        return torch.diag(1 / S[:2]) @ U[:, :2].T @ merged @ Vh[:2].T
+
+    forward, back = rotation(1.0), rotation(-1.0)
+    close(forward @ back, torch.eye(2, dtype=torch.float64))
+    assert abs(math.acos(forward[0, 0].item()) - 0.3) < 1e-6  # the two angles of a plane are one
+
+
+def test_antipasto_starts_where_its_paper_says() -> None:
+    layer = fresh(Case("antipasto", "steer", 96, 96, {"k": 64}))
+    θ, shift = layer.tensors["θ"], layer.tensors["ΔΣ"]
+    assert 0.003 < θ.std().item() < 0.0042 and θ.abs().max() <= 2 * 0.0042
+    assert abs(shift.mean().item() - 0.0004) < 0.0002 and shift.abs().max() < 0.0013
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_antipasto_of_the_source_document(size: tuple[int, int]) -> None:
+    layer = trained(Case("antipasto", "seed", *size, {"k": 4}))
+
+    def weight(t: Mapping[str, Tensor], W: Tensor) -> Tensor:
+        U, S, Vh = signed_svd(W)
+        R = padded(cayley(skew(t["θ"])), len(S))
+        return U @ R @ torch.diag(S) @ R @ Vh
+
+    is_the_map(layer, weight)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("variant", ["input", "seed", "peft"])
+def test_psoft(variant: str, size: tuple[int, int]) -> None:
+    layer = trained(Case("psoft", variant, *size, {"r": 4}))
+
+    def weight(t: Mapping[str, Tensor], W: Tensor) -> Tensor:
+        U, S, Vh = signed_svd(W)
+        U, S, Vh = U[:, :4], torch.diag(S[:4]), Vh[:4]
+        residual, C = W - U @ S @ Vh, cayley(skew(t["K"]))
+        if variant == "seed":
+            return residual + U @ C @ S @ Vh
+        C = C if variant == "input" else torch.linalg.inv(C)
+        return residual + U @ S @ torch.diag(t["β"]) @ C @ torch.diag(t["α"]) @ Vh
+
+    is_the_map(layer, weight)
+
+
+@pytest.mark.parametrize(("variant", "side"), [("input", 1), ("seed", 0)])
+def test_psoft_keeps_lengths_on_the_side_that_it_turns(variant: str, side: int) -> None:
+    """R on the input side leaves W Wᵀ as it is, R on the output side Wᵀ W (the two vectors at 1)."""
+    layer = trained(Case("psoft", variant, 7, 7, {"r": 7}))
+    if variant == "input":
+        with torch.no_grad():
+            layer.tensors["α"].fill_(1), layer.tensors["β"].fill_(1)
+    W = layer.weight.detach()
+    new, _ = only(layer).merged(W, layer.bias)
+    new, other = new.detach(), W
+    gram = (lambda A: A @ A.T) if side else (lambda A: A.T @ A)
+    close(gram(new), gram(other))
+
+
+# ---------------------------------------------------------------- GOFT, HRA
+
+
+def tree(n: int) -> list[list[tuple[int, int]]]:
+    """Levels l = 1, 2, …: coordinate 2^l k with 2^l k + 2^{l−1}."""
+    return [[(i, i + 2 ** (l - 1)) for i in range(0, n, 2**l) if i + 2 ** (l - 1) < n]
+            for l in range(1, math.ceil(math.log2(n)) + 1)]  # fmt: skip
+
+
+def plane(n: int, i: int, j: int, block: Tensor) -> Tensor:
+    """The identity with a 2×2 block in rows and columns i, j."""
+    at = (torch.tensor([i, i, j, j]), torch.tensor([i, j, i, j]))
+    return torch.eye(n, dtype=block.dtype).index_put(at, block.flatten())
+
+
+@pytest.mark.parametrize("size", [*SIZES, (2, 3), (16, 5)], ids=str)
+@pytest.mark.parametrize("variant", ["tree", "quasi"])
+def test_goft(variant: str, size: tuple[int, int]) -> None:
+    """W' = W (P_L … P_1)ᵀ, each P_l a product of disjoint plane rotations, ⌈log₂ n⌉ of them; n − 1 rotations."""
+    n = size[0]
+    layer = trained(Case("goft", variant, *size))
+    assert sum(map(len, tree(n))) == n - 1
+
+    def weight(t: Mapping[str, Tensor], W: Tensor) -> Tensor:
+        R, at = torch.eye(n, dtype=W.dtype), 0
+        for level in tree(n):
+            P = torch.eye(n, dtype=W.dtype)
+            for i, j in level:
+                if variant == "tree":
+                    c, s = t["θ"][at].cos(), t["θ"][at].sin()
+                    block = torch.stack([c, -s, s, c])
+                else:
+                    block = torch.stack([t["α₁"][at], t["β₁"][at], t["α₂"][at], t["β₂"][at]])
+                P = plane(n, i, j, block) @ P
+                at += 1
+            R = P @ R
+        return W @ R.T
+
+    is_the_map(layer, weight)
+
+
+def test_goft_moves_one_vector_to_any_other() -> None:
+    """n − 1 angles turn x into a multiple of the first axis: what the paper's theorem says of them."""
+    n = 6
+    layer = fresh(Case("goft", "tree", n, n))
+    with torch.no_grad():
+        layer.base.weight.copy_(torch.eye(n))
+        layer.base.bias.zero_()
+        x = inputs(Case("goft", n=n))
+        rest = x.tolist()
+        at = 0
+        for level in tree(n):
+            for i, j in level:  # (c, −s; s, c) (a, b) = (‖(a, b)‖, 0)
+                layer.tensors["θ"][at] = -math.atan2(rest[j], rest[i])
+                rest[i], rest[j] = math.hypot(rest[i], rest[j]), 0.0
+                at += 1
+        moved = layer(x)
+    close(moved, torch.tensor([x.norm().item(), *[0.0] * (n - 1)], dtype=torch.float64))
+
+
+def test_goft_quasi_penalty() -> None:
+    """λ Σ ⟨α_t, β_t⟩²: zero for rotations, positive away from them."""
+    start = only(fresh(Case("goft", "quasi", 9, 5, {"λ": 0.5}))).penalty()
+    assert start is not None and start.item() == 0
+    layer = trained(Case("goft", "quasi", 9, 5, {"λ": 0.5}))
+    t, penalty = layer.tensors, only(layer).penalty()
+    assert penalty is not None
+    columns = torch.stack([t["α₁"] * t["β₁"], t["α₂"] * t["β₂"]]).sum(0)
+    close(penalty, 0.5 * (columns**2).sum())
+    assert only(fresh(Case("goft", "tree", 9, 5))).penalty() is None
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_hra(size: tuple[int, int]) -> None:
+    layer = trained(Case("hra", None, *size, {"r": 4}))
+
+    def weight(t: Mapping[str, Tensor], W: Tensor) -> Tensor:
+        for v in t["v"]:  # W H₁ H₂ … H_r
+            W = W @ (torch.eye(len(v), dtype=v.dtype) - 2 * torch.outer(v, v) / (v @ v))
+        return W
+
+    is_the_map(layer, weight)
+
+
+def test_hra_penalty() -> None:
+    """λ ‖I − V̂ V̂ᵀ‖_F² of the unit vectors."""
+    layer = trained(Case("hra", None, 9, 5, {"r": 4, "λ": 0.1}))
+    unit = nn.functional.normalize(layer.tensors["v"], dim=1)
+    penalty = only(layer).penalty()
+    assert penalty is not None
+    close(penalty, 0.1 * (torch.eye(4, dtype=torch.float64) - unit @ unit.T).square().sum())
+
+
+# ---------------------------------------------------------------- RandLoRA, FourierFT
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_randlora(size: tuple[int, int]) -> None:
+    """(α/r) Σ_j B_j Λ_j A Γ_j, turned over where W is wide."""
+    r, α = 4, 10
+    layer = trained(Case("randlora", "bases", *size, {"r": r, "α": α}))
+
+    def weight(t: Mapping[str, Tensor], W: Tensor) -> Tensor:
+        D = sum((t["B"][j] @ torch.diag(t["Λ"][j]) @ t["A"] @ torch.diag(t["Γ"][j]) for j in range(len(t["Λ"]))),
+                torch.zeros((), dtype=W.dtype))
+        return W + α / r * (D if W.shape[0] >= W.shape[1] else D.T)
+
+    is_the_map(layer, weight)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_randlora_of_peft(size: tuple[int, int]) -> None:
+    """PEFT flattens B base by base and the scaled A rank by rank: column c = jr + i meets row c = i'N + j'."""
+    r, α = 4, 10
+    layer = trained(Case("randlora", "peft", *size, {"r": r, "α": α}))
+
+    def weight(t: Mapping[str, Tensor], W: Tensor) -> Tensor:
+        N = t["Γ"].shape[0]
+        D = torch.zeros(max(W.shape), min(W.shape), dtype=W.dtype)
+        for c in range(N * r):
+            (j, i), (i_, j_) = divmod(c, r), divmod(c, N)
+            D = D + torch.outer(t["B"][:, j, i], t["Λ"][i_, j_] * t["A"][i_] * t["Γ"][j_])
+        return W + α / r * (D if W.shape[0] >= W.shape[1] else D.T)
+
+    is_the_map(layer, weight)
+
+
+def test_randlora_can_reach_full_rank() -> None:
+    for variant in ("bases", "peft"):
+        layer = trained(Case("randlora", variant, 9, 15, {"r": 4}))
+        merged, _ = only(layer).merged(layer.weight.detach(), layer.bias)
+        assert torch.linalg.matrix_rank(merged - layer.weight) == 9
+
+
+def test_randlora_bases_have_unit_spread() -> None:
+    tensors = fresh(Case("randlora", "bases", 40, 50, {"r": 8})).tensors
+    assert abs(tensors["A"].std().item() - 1) < 1e-6
+    assert abs(tensors["B"].std().item() - 1) < 1e-6
+    assert torch.equal(tensors["Γ"], torch.full((5, 40), 1 / 50, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("variant", ["zero", "paper"])
+def test_fourierft(variant: str, size: tuple[int, int]) -> None:
+    """α Re iFFT2(F), by the definition of the inverse transform."""
+    k, α, seed = 10, 7, 3
+    n, m = size
+    layer = trained(Case("fourierft", variant, n, m, {"k": k, "α": α, "seed": seed}))
+    flat = torch.randperm(m * n, generator=torch.Generator().manual_seed(seed))[:k]
+
+    def weight(t: Mapping[str, Tensor], W: Tensor) -> Tensor:
+        p, q = torch.arange(m, dtype=W.dtype)[:, None], torch.arange(n, dtype=W.dtype)
+        waves = [torch.cos(2 * math.pi * (p * (f // n) / m + q * (f % n) / n)) for f in flat]
+        return W + α / (m * n) * torch.einsum("k,kmn->mn", t["c"], torch.stack(waves))
+
+    is_the_map(layer, weight)
+
+
+def test_fourierft_at_the_size_where_torch_is_wrong() -> None:
+    """ifft2 of 2048×2048 in float32 normalises twice on some CPU builds; what is compiled does not."""
+    linear = nn.Linear(2048, 2048)
+    layer = cast(Any, Case("fourierft").adapter(linear, k=5, α=300.0))
+    with torch.no_grad():
+        layer.tensors["c"].normal_()
+    merged, _ = only(layer).merged(linear.weight, linear.bias)
+    assert torch.allclose((merged - linear.weight)[0, 0], 300 / 2048**2 * layer.tensors["c"].sum(), atol=1e-6)
+    # E |ΔW|² = (α/(mn))² ‖c‖² / 2: each wave has mean square 1/2
+    spread = (merged - linear.weight).square().mean().sqrt()
+    wanted = 300 / 2048**2 * layer.tensors["c"].norm() / math.sqrt(2)
+    assert abs(spread / wanted - 1) < 0.05
