@@ -230,10 +230,12 @@ class Adapter:
                              device=device, dropout=dropout, seed=seed, shared=shared)
 
     def __call__(self, module: nn.Module, *, name: str = "default", variant: str | None = None,
-                 dtype: torch.dtype | None = None, dropout: float = 0.0, seed: int = 0, **hyper: Any) -> nn.Module:
+                 dtype: torch.dtype | None = None, dropout: float = 0.0, seed: int | None = None,
+                 **hyper: Any) -> nn.Module:
         """A layer that stands in for ``module`` (nn.Linear or transformers' Conv1D) with this adapter active.
 
-        The base's own parameters are frozen. Raises PadpError E502 for a module that this site does not take.
+        The base's own parameters are frozen. ``seed`` is what random starts are drawn from, and the hyperparameter
+        of that name where the program has one. Raises PadpError E502 for a module that this site does not take.
         """
         import torch as torch_
 
@@ -245,12 +247,14 @@ class Adapter:
         reason = why_not_linear(module)
         if reason is not None:
             raise refuse("E502", reason)
+        if seed is not None and "seed" in self.hyper:
+            hyper["seed"] = seed
         chosen = self.settings(variant, **hyper)
         weight = weight_of(module)
         sizes = dict(zip(_weight_dims(self.method(chosen.variant)), weight.shape, strict=True))
         built = self.build(sizes, variant=chosen.variant, hyper=chosen.hyper, weight=weight, bias=bias_of(module),
                            dtype=dtype or torch_.promote_types(weight.dtype, torch_.float32), device=weight.device,
-                           dropout=dropout, seed=seed)
+                           dropout=dropout, seed=seed or 0)
         for p in module.parameters():
             p.requires_grad_(False)
         site = LinearSite(module)

@@ -16,13 +16,14 @@ from functools import lru_cache
 from typing import Any
 
 from padp.compiler import build as b
+from padp.compiler import lower
 from padp.compiler.attention import attention_maps
 from padp.compiler.elaborate import Elaborated, Learned, elaborate
 from padp.compiler.emit import Stage, emit, step_values
-from padp.compiler.ir import Node, walk
+from padp.compiler.ir import Node
 from padp.compiler.linear import affine, base_product, matrix_of, uses_input
 from padp.compiler.low import Low, kept_values, order
-from padp.compiler.lower import Planner
+from padp.compiler.planner import Planner
 from padp.compiler.rules import around_base
 from padp.compiler.terms import Let, Method
 from padp.dsl.diagnostics import PadpError, refuse
@@ -102,7 +103,7 @@ def _compile(k: _Key) -> Compiled:
         return _compile_attention(k, typed, names)
     weight = next((n for n in [typed.names.get("W")] if n is not None and n.op == "weight"), None)
     has_bias = bool(k.has_bias)
-    planner = Planner(typed.graph, weight, k.tokens, has_bias=has_bias)
+    planner = lower.planner(typed.graph, weight, k.tokens, has_bias=has_bias)
     total = typed.output
     if method.site == "linear" and has_bias and not typed.mentions_bias:
         total = b.add(typed.graph, total, typed.graph.node("bias", (), ("bias",), total.type))
@@ -129,14 +130,15 @@ def _compile(k: _Key) -> Compiled:
     return Compiled(
         method, typed, typed.parameters, names, kept, stage([output]), stage(steps) if steps else None,
         stage([output], steps), stage([delta]) if delta is not None else None, merged,
-        stage([penalty]) if penalty is not None else None, planner, (output,), why, any(n.op == "weight" for n in walk(simple) if n is not weight) or _reads_weight(output),
+        stage([penalty]) if penalty is not None else None, planner, (output,), why,
+        _reads_weight(output),
         has_bias)
 
 
 def _compile_attention(k: _Key, typed: Elaborated, names: Mapping[str, str]) -> Compiled:
     """The maps of every head as one graph; it has no tokens, so all of it is the step stage."""
     method = k.method
-    planner = Planner(typed.graph, None, k.tokens, has_bias=False)
+    planner = lower.planner(typed.graph, None, k.tokens, has_bias=False)
     maps, joint = attention_maps(typed, planner.rules)
     roots = [planner.value(n) for m in maps.values() for n in (m.matrix, m.offset) if n is not None]
     penalty = planner.value(planner.rules(typed.penalty)) if typed.penalty is not None else None

@@ -178,7 +178,7 @@ def _bind_numbers(s: _State, sizes: Mapping[str, Any] | None, hyper: Mapping[str
     named = {h.name for h in s.method.hyper}
     defined = {t.left.name: t.right for t in s.method.relations
                if t.op == "=" and isinstance(t.left, Var) and t.left.name not in named}
-    for name in sorted(_dimension_names(s.method)):
+    for name in sorted(_dimension_names(s.method, [x for said in s.hypotheses.values() for x in said.values()])):
         if name not in s.env and name not in defined:
             value = symbol(name, even=name in even)
             s.sizes[name], s.env[name] = value, s.g.const(value)
@@ -210,8 +210,8 @@ def _halved(method: Method) -> set[str]:
             if isinstance(d, Arith) and d.op == "/" and isinstance(d.left, Var) and d.right == Number(2)}
 
 
-def _dimension_names(method: Method) -> set[str]:
-    """Every name that stands in a declared dimension or a relation."""
+def _dimension_names(method: Method, hypotheses: Sequence[SpaceTerm] = ()) -> set[str]:
+    """Every name that stands in a declared dimension, a relation, or a space that only a comment claims."""
     found: set[str] = set()
     bound = {x.name for x in method.bound} | {p.name for p in method.parameters}
 
@@ -229,7 +229,7 @@ def _dimension_names(method: Method) -> set[str]:
         elif isinstance(term, (Negate, Magnitude)):
             visit(term.operand)
 
-    for space in [x.space for x in method.bound] + [p.space for p in method.parameters]:
+    for space in [x.space for x in method.bound] + [p.space for p in method.parameters] + list(hypotheses):
         for d in (*space.dims, *space.family):
             visit(d)
     for test in method.relations:
@@ -807,8 +807,9 @@ def dimension(s: _State, t: Term) -> Any:
     node = term(s, t)
     if node.op == "const":
         return node.value
-    if node.type.kind == "unknown":
-        return s.sizes.setdefault(f"?{t.span.start}", symbol(f"?{t.span.start}"))
+    if node.type.kind == "unknown":  # an undeclared name is one number wherever it stands
+        name = t.name if isinstance(t, Var) else f"?{t.span.start}"
+        return s.sizes.setdefault(name, symbol(name))
     report(s, "E310", f"a size must be known when the adapter is attached; this is {node.type}", t.span)
     return symbol(f"?{t.span.start}")
 
@@ -1073,7 +1074,7 @@ def _index_arithmetic(s: _State, op: str, a: Node, c: Node) -> Node | None:
 def _sum(s: _State, terms: Sequence[Node]) -> Node:
     a, c = terms
     if b.unknown(a, c):
-        return b.opaque(s.g, "add", a, c)
+        return _assumed(s, b.opaque(s.g, "add", a, c), a, c)
     _refuse_complex(a, c)
     if a.type.rank == 2 and c.type.rank == 2:
         a, c = _fit(s, list(zip(a.type.item, c.type.item, strict=True)), a, c)
@@ -1084,6 +1085,14 @@ def _sum(s: _State, terms: Sequence[Node]) -> Node:
         hint = "c · I" if other.type.rank == 2 else f"c · ones({show(other.type.item[0])})"
         raise Mismatch(f"a scalar and {other.type} are not added entry by entry here", "E302", hint)
     return b.add(s.g, a, c)
+
+
+def _assumed(s: _State, total: Node, *terms: Node) -> Node:
+    """A sum of something unknown and something known has the shape of the latter: nothing is broadcast."""
+    for known in terms:
+        if known.type.kind == "real" and known.type.rank and not known.type.loops and _hole(known) is None:
+            return s.g.node("assumed", (total,), ("",), known.type)
+    return total
 
 
 def is_plain_zero(node: Node) -> bool:

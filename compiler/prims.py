@@ -84,6 +84,12 @@ def sumsq(a: Tensor, axis: str, rank: int) -> Tensor:
     return _wide(a).square().sum(dims).to(a.dtype)
 
 
+def root(s: Tensor) -> Tensor:
+    """√s of a sum of squares: a norm. Where it is 0 the gradient is 0 too, as of torch's own norms, and not infinite."""
+    none = s == 0
+    return torch.sqrt(s.masked_fill(none, 1.0)).masked_fill(none, 0.0)
+
+
 def rowdot(a: Tensor, b: Tensor) -> Tensor:
     """⟨row of a, row of b⟩ for each row."""
     return (a * b).sum(-1)
@@ -267,7 +273,7 @@ PRIMS: dict[str, Callable[..., Any]] = {
     "neg": torch.neg, "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "pow": torch.pow,
     "reciprocal": torch.reciprocal, "rdiv": lambda s, t: s / t, "matmul": matmul, "mv": matmul, "linear": linear,
     "linear_each": linear_each, "each": each, "matvec": matvec, "solve": solve, "solve_right": solve_right,
-    "solve_vectors": solve_vectors, "sumsq": sumsq, "rowdot": rowdot, "dot": dot, "wy": wy, "put": put,
+    "solve_vectors": solve_vectors, "sumsq": sumsq, "root": root, "rowdot": rowdot, "dot": dot, "wy": wy, "put": put,
     "sum": torch.sum, "mean": torch.mean, "amax": torch.amax, "amin": torch.amin, "addcmul": addcmul,
     "index_select": torch.index_select, "cat": cat, "interleave": interleave,
     "circulant_apply": circulant_apply, "sparse_apply": sparse_apply, "detach": torch.detach, "dropout": dropout,

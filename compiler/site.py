@@ -32,7 +32,7 @@ def stored_transposed(module: nn.Module) -> bool:
 def why_not_linear(module: nn.Module) -> str | None:
     """None when a linear site can take this module, else the reason."""
     if isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):
-        return "its owner (nn.MultiheadAttention) reads the weight and never calls the layer: an adapter would do nothing"
+        return "nn.MultiheadAttention, its owner, reads the weight and never calls the layer: an adapter would do nothing"
     if not (isinstance(module, nn.Linear) or stored_transposed(module)):
         return f"it is {type(module).__name__}, and a linear site takes nn.Linear or transformers' Conv1D"
     weight = module.weight
@@ -209,9 +209,10 @@ Change = Callable[[Tensor, "Tensor | None"], "tuple[Tensor, Tensor | None]"]
 
 @torch.no_grad()
 def merge_into(base: nn.Module, label: str, names: Sequence[str], change: Change, *, keep_on_cpu: bool = False) -> Kept:
-    """Put ``change(W, bias)``, computed in float32 or better, in the place of a layer's weight; E504 when not finite."""
-    held = base._parameters.get("weight")
-    if held is None or base._parameters.get("bias") is not base.bias:
+    """Put ``change(W, bias)``, computed in at least float32, in the place of a layer's weight; E504 when not finite."""
+    own = dict(base.named_parameters(recurse=False))
+    held = own.get("weight")
+    if held is None or own.get("bias") is not base.bias:
         raise refuse("E504", f"{label}: the weight or bias is computed from something else (a parametrization), "
                      "so there is nothing to merge into", suggestion="remove the parametrization first")
     if held.is_meta:
@@ -246,7 +247,7 @@ def unmerge_from(base: nn.Module, kept: Kept) -> None:
     weight, bias = cast(nn.Parameter, base.weight), cast("nn.Parameter | None", base.bias)
     weight.data = kept.weight.to(weight.device, weight.dtype)
     if kept.bias is None:
-        base.bias = None
+        base.register_parameter("bias", None)
     else:
         assert bias is not None
         bias.data = kept.bias.to(bias.device, bias.dtype)
@@ -276,7 +277,7 @@ class LinearSite(Site, StandIn):
     def forward(self, x: Tensor) -> Tensor:
         if self._kept is not None:
             if self.training and torch.is_grad_enabled():
-                raise refuse("E511", f"{self.label} is merged, so a training step would not reach {_listed(self.merged)}",
+                raise refuse("E511", f"{self.label} is merged: a training step would not reach {_listed(self.merged)}",
                              suggestion="padp.unmerge(model), or model.eval() or torch.no_grad() for inference")
             return cast(Tensor, self.base(x))
         names = self.active if self.enabled else ()

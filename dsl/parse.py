@@ -158,8 +158,7 @@ class _Blocks:
         depth = next((i for i, f in reversed(list(enumerate(self.frames))) if f.indent == indent), None)
         if depth is None:
             depth = next((i for i, f in reversed(list(enumerate(self.frames))) if len(f.indent) <= len(indent)), 0)
-            known = self.frames[depth].indent
-            if indent.startswith(known) or known.startswith(indent):
+            if indent.startswith(current) or current.startswith(indent):
                 self.complain("E104", "this indentation fits no block that is open", here,
                               "indent the lines of a block alike")
             else:

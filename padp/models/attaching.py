@@ -7,7 +7,7 @@ fail: on any error the model is as it was.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -28,7 +28,7 @@ from padp.models.prompt import PromptReader
 from padp.models.record import Attached, Record, holder, named, names_of, record_of, refuse_nested, sites_of, store
 from padp.models.saved import SavedModule, copied, saved_modules
 from padp.models.selecting import ALL, select
-from padp.models.walk import put_in_place, sites, walk
+from padp.models.walk import inside, put_in_place, sites, walk
 
 if TYPE_CHECKING:
     from padp.compiler.adapter import Adapter, Settings
@@ -44,9 +44,9 @@ def attach(model: Model, adapter: Adapter, targets: str | Sequence[str] = ALL, *
     """Put an adapter on a model, in place, and return the model.
 
     ``targets``: "all-linear" (every nn.Linear and Conv1D outside the output head; for adapters of hidden states every
-    block, for adapters of attentions every attention), a list of ends of paths, or one regex for whole paths; ``layers``:
-    blocks by number. ``variant`` and every hyperparameter may be a mapping {pattern: value, "*": default}, a pattern
-    being an end of a path or a regex. The base is frozen; adapter parameters have its dtype, float32 when that is half
+    block, for adapters of attentions every attention), a list of ends of paths, or one regex for whole paths;
+    ``layers``: blocks by number. ``variant`` and every hyperparameter may be a mapping {pattern: value, "*": default},
+    a pattern being an end of a path or a regex. The base is frozen; adapter parameters have its dtype, float32 when that is half
     precision, or ``dtype``. ``dropout`` acts on the adapter's path in training. ``modules_to_save``: modules that are
     trained whole, as copies. The adapter joins the active ones unless ``active`` is false.
 
@@ -71,7 +71,8 @@ def attach(model: Model, adapter: Adapter, targets: str | Sequence[str] = ALL, *
     places = list(place(kind, model, paths))
     settings = settings_by_site(adapter, paths, variant, hyper)
     shared = shared_for(model, adapter, [(each, settings[each.path]) for each in places])
-    modules = {each.path: built(each, adapter, settings[each.path], dtype=dtype, dropout=dropout, seed=seed, shared=shared)
+    modules = {each.path: built(each, adapter, settings[each.path], dtype=dtype, dropout=dropout, seed=seed,
+                                shared=shared)
                for each in places}
     one = Attached(name, adapter, settings, tuple(dict.fromkeys(p for found in saved.values() for p in found)),
                    dropout, seed, dtype)
@@ -234,7 +235,7 @@ def activate(model: nn.Module, names: str | Sequence[str]) -> None:
 
 
 @contextmanager
-def disabled(model: nn.Module) -> Iterator[None]:
+def disabled(model: nn.Module) -> Generator[None, None, None]:
     """Within this context the model is the base: no adapter acts. E511 while merged."""
     model = holder(model)
     refuse_merged(model, "turning adapters off")
@@ -253,8 +254,8 @@ def disabled(model: nn.Module) -> Iterator[None]:
 
 
 def detach(model: Model, name: str | None = None, *, keep_merged: bool = False) -> Model:
-    """Take an adapter (all of them, with no name) off the model; where none is left the model's own modules are put back,
-    the very same objects, and what required a gradient before requires it again.
+    """Take an adapter (all of them, with no name) off the model; where none is left the model's own modules are put
+    back, the very same objects, and what required a gradient before requires it again.
 
     A merged model is unmerged first, unless ``keep_merged``: then the new weights stay (all adapters go).
     E510 when it is not attached, E511 to keep merged weights of a model that is not merged.
@@ -296,6 +297,8 @@ def _remove(model: nn.Module, name: str) -> None:
                 site.take_off(every[path])
             case AttentionSite():
                 site.take_off(model)
+            case _:
+                raise AssertionError(f"no such site: {site.kind}")
     for module in saved_modules(model):
         if name in module.copies:
             module.remove(name)
@@ -311,7 +314,7 @@ def _finish(model: nn.Module, record: Record) -> None:
     keep_shared(model, shared_of(model).kept(model.parameters()))
     if not any(isinstance(site, HiddenSite) for site in sites(model)):
         for module in model.modules():
-            for hook in list(module._forward_pre_hooks.values()):
+            for hook in list(inside(module, "_forward_pre_hooks").values()):
                 reader = getattr(hook, "__self__", None)
                 if isinstance(reader, PromptReader):
                     reader.forget(model)

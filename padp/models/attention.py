@@ -3,8 +3,8 @@
     q_h ← A_h (W_Q,h x + b_h) + c_h         k, v likewise, by key-value head
     y   = Σ_h W_O,h (M_h z_h) + b_O         z_h: what head h hands to O
 
-The attention's own code, its cache and its kernels stay as they are: each projection is stood in for by one that applies
-the map after (Q, K, V) or before (O) the base's own forward.
+The attention's own code, its cache and its kernels stay as they are: each projection is stood in for by one that
+applies the map after (Q, K, V) or before (O) the base's own forward.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from padp.compiler.site import HeadMap, Kept, Site, StandIn, merge_into, unmerge_from
 from padp.dsl.diagnostics import refuse
 from padp.models.heads import Attention
+from padp.models.walk import inside
 
 if TYPE_CHECKING:
     from padp.compiler.module import AdapterModule
@@ -53,20 +54,22 @@ class AttentionSite(Site):
         attention.module.add_module(CHILD, self)
         for role in ROLES:
             parent, name = attention.owners[role]
-            parent._modules[name] = HeadProjection(attention.projection(role), role, self, f"{self.path} {role.upper()}")
+            path = f"{self.path}, {role.upper()}"
+            setattr(parent, name, HeadProjection(attention.projection(role), role, self, path))
 
     def take_off(self, model: nn.Module) -> None:
         """Put the projections back and leave the attention as it was."""
         for parent in model.modules():
-            for name, child in list(parent._modules.items()):
+            children = inside(parent, "_modules")
+            for name, child in list(children.items()):
                 if isinstance(child, HeadProjection) and child.site is self:
-                    parent._modules[name] = child.base
+                    children[name] = child.base
                 elif child is self:
-                    del parent._modules[name]
+                    del children[name]
 
 
 class HeadProjection(StandIn):
-    """A projection with a map for every head, in the projection's place. The map is its site's; it has no parameters."""
+    """A projection with a map for every head, in the projection's place. The map is its site's."""
 
     def __init__(self, base: nn.Module, role: Role, site: AttentionSite, path: str) -> None:
         super().__init__()

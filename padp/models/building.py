@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias, cast
@@ -62,7 +62,7 @@ def remade(place: Place, adapter: Adapter, settings: Settings, tensors: Mapping[
 
 
 @contextmanager
-def at(place: Place) -> Iterator[None]:
+def at(place: Place) -> Generator[None, None, None]:
     """Findings about a program's sizes say at which site they were made."""
     try:
         yield
@@ -76,15 +76,15 @@ def checked(place: Place, module: AdapterModule) -> AdapterModule:
     if attention is not None and module.joint and attention.between is not None:
         others = [v for v in module.adapter.variants
                   if not module.adapter.compiled(module.sizes, v, module.hyper, True)[0].joint]
+        remedy = f"a form for each head alone: variant={others[0]!r}" if others else "adapt Q, V or O alone"
         raise refuse("E502", f"{place.path}: {module.adapter.name} changes Q and K jointly, which is not exact here: "
-                     f"{attention.between} stands between them",
-                     suggestion=f"a form for each head alone: variant={others[0]!r}" if others else "adapt Q, V or O alone")
+                     f"{attention.between} stands between them", suggestion=remedy)
     return module
 
 
 def given(place: Place) -> tuple[Given, Tensor | None]:
-    """What a place gives to the compiler as weight and bias: W and the bias of a linear layer, W_Q … b_O of an attention
-    by name, nothing of a block."""
+    """What a place gives to the compiler as weight and bias: W and the bias of a linear layer, W_Q … b_O of an
+    attention by name, nothing of a block."""
     match place.kind:
         case "linear":
             return weight_of(place.base), bias_of(place.base)

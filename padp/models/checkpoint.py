@@ -1,4 +1,4 @@
-"""Saving an adapter with everything it needs (program, settings, tensors, frozen ones too) and putting it on a model again.
+"""Saving an adapter with all it needs (program, settings, tensors, frozen ones too) and putting it on a model again.
 
 A checkpoint is checked whole before the model is touched. Nothing is computed anew from the model's weights: results of
 an SVD and random tensors come from the file, so that outputs are the same bit for bit.
@@ -42,9 +42,9 @@ Model = TypeVar("Model", bound=nn.Module)
 def save(model: nn.Module, directory: str | PathLike[str], name: str | None = None) -> None:
     """Write an adapter of a model (the only one, or the one called ``name``) to a directory.
 
-    ``adapter.json`` holds the program, settings, knobs, steps and versions, ``adapter.safetensors`` every tensor; shared
-    ones once. Writing over an older checkpoint leaves the old one or the new one, whatever happens. E510 for a name that
-    is not attached.
+    ``adapter.json`` holds the program, settings, knobs, steps and versions, ``adapter.safetensors`` every tensor;
+    shared ones once. Writing over an older checkpoint leaves the old one or the new one, whatever happens. E510 for a
+    name that is not attached.
     """
     root = holder(model)
     one = named(record_of(root), name)
@@ -134,8 +134,8 @@ class Stored:
 def load(model: Model, directory: str | PathLike[str], name: str | None = None, *, active: bool = True) -> Model:
     """Put a saved adapter on a model, in place, and return the model; ``name`` may be another than it was saved under.
 
-    E505, with cause and remedy, for files that are missing, truncated, foreign or changed, and for a model that does not
-    fit; E511 for a name that is taken. The model is then as it was.
+    E505, with cause and remedy, for files that are missing, truncated, foreign or changed, and for a model that does
+    not fit; E511 for a name that is taken. The model is then as it was.
     """
     record = record_of(model)
     refuse_nested(model)
@@ -160,7 +160,8 @@ def load(model: Model, directory: str | PathLike[str], name: str | None = None, 
             module.set_knob(knob, value)
         modules[each.path] = module
     copies = {path: _loaded_copy(model, path, stored) for path in stored.saved}
-    one = Attached(name, stored.adapter, settings, stored.saved, stored.dropout, stored.seed, stored.dtype, stored.steps)
+    one = Attached(name, stored.adapter, settings, stored.saved, stored.dropout, stored.seed, stored.dtype,
+                   stored.steps)
     commit(model, planned(model, one, places, modules, copies, active), shared)
     return model
 
@@ -184,7 +185,7 @@ def read_stored(directory: Path) -> Stored:
         raise wrong(directory, f"adapter.json lacks or garbles an entry ({type(error).__name__}: {error})",
                     "copy it again from where it was saved") from None
     if hashlib.sha256(text.encode()).hexdigest() != digest:
-        raise wrong(directory, "the program in adapter.json was changed after saving: its tensors are another program's",
+        raise wrong(directory, "the program in adapter.json was changed after saving: the tensors are another one's",
                     "put the program back, or train the new program and save it")
     adapter = compiled(text, str(program.get("source", "<checkpoint>")))
     stored = Stored(directory, adapter, name, model, sites, saved, *numbers[:2], dtype, numbers[2], tensors)
@@ -242,8 +243,8 @@ def with_stored(shared: SharedStore, stored: Stored, device: torch.device) -> Sh
         if here is None:
             store.tensors[key] = nn.Parameter(tensor.to(device), requires_grad=False)
         elif here.shape != tensor.shape or not torch.equal(here.cpu(), tensor):
-            raise stored.wrong(f"the model holds the shared tensor {key} as {tuple(here.shape)}, the checkpoint another one, "
-                               f"of {tuple(tensor.shape)}", "detach the adapter that uses it first")
+            raise stored.wrong(f"the model holds the shared tensor {key} as {tuple(here.shape)}, the checkpoint has "
+                               f"another one, of {tuple(tensor.shape)}", "detach the adapter that uses it first")
     return store
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from padp.compiler.site import Site, StandIn
+from padp.models.walk import inside
 
 
 def _no_fused_path(module: nn.Module, args: object) -> None:
@@ -20,11 +21,11 @@ def _holds_ours(module: nn.Module) -> bool:
 
 
 def turn_off(model: nn.Module) -> tuple[str, ...]:
-    """Turn the fused path off in every layer that holds a site; the paths of encoders whose nested tensors went off too."""
+    """Turn the fused path off where a layer holds a site; the paths of encoders whose nested tensors went off too."""
     nested: list[str] = []
     for path, module in model.named_modules():
         if isinstance(module, nn.TransformerEncoderLayer) and _holds_ours(module):
-            if _no_fused_path not in module._forward_pre_hooks.values():
+            if _no_fused_path not in inside(module, "_forward_pre_hooks").values():
                 module.register_forward_pre_hook(_no_fused_path)
         elif isinstance(module, nn.TransformerEncoder) and module.use_nested_tensor and _holds_ours(module):
             module.use_nested_tensor = False
@@ -36,8 +37,9 @@ def turn_on(model: nn.Module, nested: Iterable[str]) -> None:
     """Undo ``turn_off``."""
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoderLayer):
-            for key in [key for key, hook in module._forward_pre_hooks.items() if hook is _no_fused_path]:
-                del module._forward_pre_hooks[key]
+            hooks = inside(module, "_forward_pre_hooks")
+            for key in [key for key, hook in hooks.items() if hook is _no_fused_path]:
+                del hooks[key]
     for path in nested:
         encoder = model.get_submodule(path)
         assert isinstance(encoder, nn.TransformerEncoder)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import os as os
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -37,7 +37,7 @@ def write(directory: Path, description: Mapping[str, Any], tensors: Mapping[str,
     def put_tensors(path: Path) -> None:
         nonlocal digest
         save_file(_separate(tensors), path, metadata={"format": "pt"})
-        digest = _digest(path)
+        digest = digest_of(path)
 
     staged = _place_file(directory, put_tensors, lambda: f"{TENSORS}.{digest}")
     text = json.dumps({**description, "tensors": {"sha256": digest}}, ensure_ascii=False, indent=1)
@@ -79,7 +79,7 @@ def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(1 << 22):
@@ -96,7 +96,7 @@ def wrong(directory: Path, cause: str, remedy: str) -> PadpError:
 
 
 def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The description and the tensors of a checkpoint; E505 when files are missing, truncated or do not belong together."""
+    """The description and the tensors of a checkpoint; E505 when files lack, are truncated or do not fit each other."""
     path = directory / DESCRIPTION
     if not path.is_file():
         if (directory / "adapter_config.json").is_file():
@@ -110,7 +110,7 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise wrong(directory, f"{DESCRIPTION} was not written by padp", "give the directory that padp.save was given")
     digest = description.get("tensors", {}).get("sha256")
     for candidate in (directory / TENSORS, directory / f"{TENSORS}.{digest}"):
-        if candidate.is_file() and _digest(candidate) == digest:
+        if candidate.is_file() and digest_of(candidate) == digest:
             try:
                 return description, load_file(candidate)
             except (SafetensorError, OSError, ValueError) as error:

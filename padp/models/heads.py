@@ -130,17 +130,17 @@ def read_attention(path: str, module: nn.Module, ancestors: tuple[nn.Module, ...
     owners = projections(module, parent)
     if owners is None:
         name = fused(module)
-        reason = (f"Q, K and V come from one layer ({name})" if name is not None else
-                  "it has no four projections by a known name (" + "; ".join(", ".join(names) for names in LAYOUTS) + ")")
+        known = "; ".join(", ".join(names) for names in LAYOUTS)
+        reason = f"Q, K and V come from one layer ({name})" if name else f"it has none by the known names ({known})"
         raise refuse("E502", f"{path}: an attention site needs separate projections, and {reason}")
     bases = {role: own(cast(nn.Module, getattr(*owner))) for role, owner in owners.items()}
     for role, base in bases.items():
         if isinstance(base, StandIn):
             raise refuse("E508", f"{path}: its {role.upper()} projection has an adapter of its own already",
                          suggestion="detach that adapter first, or leave this attention out")
-        reason = why_not_linear(base)
-        if reason is not None:
-            raise refuse("E502", f"{path}: its {role.upper()} projection cannot be taken: {reason}")
+        why_not = why_not_linear(base)
+        if why_not is not None:
+            raise refuse("E502", f"{path}: its {role.upper()} projection cannot be taken: {why_not}")
     (q, width), (k, in_k), (v, in_v), (out, o) = (tuple(weight_of(bases[role]).shape) for role in "qkvo")
     if {width, in_k, in_v, out} != {width}:
         raise refuse("E502", f"{path}: an attention site needs one width, and Q reads {width}, K {in_k}, V {in_v}, "

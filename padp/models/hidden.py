@@ -1,4 +1,4 @@
-"""Sites of hidden states: a block stays where it is, and a hook edits what it puts out at chosen tokens of each prompt."""
+"""Sites of hidden states: a block stays where it is, and a hook edits its output at chosen tokens of each prompt."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ CHILD = "padp_hidden"  # the block's child that holds the adapters
 class HiddenSite(Site):
     """The adapters of a block's hidden state: h ← adapter(h) at the chosen tokens, the rest as it is.
 
-    It is a child of its block, so that the optimiser, ``state_dict`` and ``deepcopy`` see it; the block's hook is a bound
-    method of it, which ``deepcopy`` binds to the copy.
+    It is a child of its block, so that the optimiser, ``state_dict`` and ``deepcopy`` see it; the block's hook is a
+    bound method of it, which ``deepcopy`` binds to the copy.
     """
 
     kind = "hidden"
@@ -45,7 +45,7 @@ class HiddenSite(Site):
     def take_off(self, block: nn.Module) -> None:
         """Leave the block as it was."""
         remove_hooks(block, self)
-        del block._modules[CHILD]
+        delattr(block, CHILD)
 
     def edit_output(self, block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Any:
         """The hook: edit the hidden state in a block's output, a tensor or the first entry of a tuple."""
@@ -57,16 +57,19 @@ class HiddenSite(Site):
         if isinstance(output, tuple) and output:
             h, rest = output[0], output[1:]
         if not isinstance(h, Tensor):
-            raise refuse("E502", f"{self.label} puts out {type(output).__name__}, not a tensor or a tuple that starts with one")
+            raise refuse("E502", f"{self.label} puts out {type(output).__name__}, not a tensor or a tuple that begins "
+                         "with one")
         if h.shape[-1] != self.width:
-            raise refuse("E502", f"{self.label} puts out {h.shape[-1]} numbers a token; the adapter was made for {self.width}")
+            raise refuse("E502", f"{self.label} puts out {h.shape[-1]} numbers a token; the adapter was made for "
+                         f"{self.width}")
         given = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), None)
         prompt = self.reader.prompt(block, given)
         if prompt.cached or (prompt.mask is not None and h.dim() == 3 and h.shape[1] < prompt.mask.shape[1]):
             return None  # generated tokens
         if prompt.unreadable:
-            raise refuse("E511", "the prompt of each example is read from a 2-D attention mask, and the model was called "
-                         "with another one", suggestion="pass attention_mask of shape (batch, length), ones at the prompt")
+            raise refuse("E511", "each example's prompt is read from a 2-D attention mask, and the model was called "
+                         "with another one",
+                         suggestion="pass attention_mask of shape (batch, length), ones at the prompt")
         new = self.edit(module, h, prompt.mask)
         return new if rest is None else (new, *rest)
 
@@ -76,18 +79,19 @@ class HiddenSite(Site):
         if mask is None and positions.everything:
             return run(module, h)
         if h.dim() != 3:
-            raise refuse("E511", f"{self.label} puts out a tensor of {h.dim()} axes; positions are those of (batch, length, d)",
-                         suggestion='positions="all"')
+            raise refuse("E511", f"{self.label} puts out a tensor of {h.dim()} axes; positions are those of "
+                         "(batch, length, d)", suggestion='positions="all"')
         batch, length, _ = h.shape
         if mask is None:
-            mask = torch.ones(batch, length, dtype=torch.bool, device=h.device)
-        if mask.shape != (batch, length):
+            prompt = torch.ones(batch, length, dtype=torch.bool, device=h.device)
+        elif mask.shape == (batch, length):
+            prompt = mask.to(h.device)
+        else:
             raise refuse("E511", f"{self.label}: the attention mask is {tuple(mask.shape)}, the hidden state has "
                          f"{batch} examples of {length} tokens", suggestion="one mask entry for each token")
-        mask = mask.to(h.device)
         if positions.everything:
-            return torch.where(mask[..., None], run(module, h), h)
-        where = edited(positions, mask)
+            return torch.where(prompt[..., None], run(module, h), h)
+        where = edited(positions, prompt)
         return put_back(h, run(module, take_out(h, where)), where)
 
 

@@ -1,4 +1,4 @@
-"""What is on a model and what could be: ``summary`` and ``targets``, as frozen records that draw themselves as tables."""
+"""What is on a model and what could be: ``summary`` and ``targets``, frozen records that draw themselves as tables."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import nn
 from padp.compiler.dims import show
 from padp.dsl.diagnostics import PadpError
 from padp.models.heads import fused, read_attention
+from padp.models.merging import mergeables
 from padp.models.places import (
     attentions,
     blocks,
@@ -114,7 +115,8 @@ def _alike(sites: tuple[SiteSummary, ...]) -> list[tuple[str, list[SiteSummary]]
     groups: dict[tuple[object, ...], list[SiteSummary]] = {}
     for site in sites:
         label = ".".join("*" if part.isdigit() else part for part in site.path.split("."))
-        key = (label, site.name, site.variant, tuple(site.sizes.items()), site.count, site.formula, site.active, site.merged)
+        key = (label, site.name, site.variant, tuple(site.sizes.items()), site.count, site.formula, site.active,
+               site.merged)
         groups.setdefault(key, []).append(site)
     return [(str(key[0]) if len(group) > 1 else group[0].path, group) for key, group in groups.items()]
 
@@ -129,12 +131,14 @@ def summary(model: nn.Module) -> Summary:
     rows: list[SiteSummary] = []
     ours: set[int] = set()
     shared: set[int] = set()
+    merged = {part.path: part.merged for part in mergeables(root)}
     for name, one in record.attached.items():
         for path, site in sites_of(root, name).items():
             module, learned = site.module(name), site.learned(name)
-            rows.append(SiteSummary(path, site.kind, one.adapter.name, name, module.variant, dict(module.sizes),
-                                    show(one.adapter.count_of(module.variant)), sum(p.numel() for p in learned), name in site.active,
-                                    name in getattr(site, "merged", ())))
+            rows.append(SiteSummary(
+                path, site.kind, one.adapter.name, name, module.variant, dict(module.sizes),
+                show(one.adapter.count_of(module.variant)), sum(p.numel() for p in learned), name in site.active,
+                name in merged.get(site.path, ())))
             ours.update(id(p) for p in module.parameters())
             shared.update({id(p) for p in module.parameters()} - {id(p) for p in learned})
     saved = [p for module in saved_modules(root) for copy in module.copies.values() for p in copy.parameters()]
@@ -194,8 +198,8 @@ def _linear_targets(model: nn.Module) -> list[Target]:
                    path in heads or path.startswith(under))
             counts[key] += 1
             scalars[key] += sum(p.numel() for p in place.base.parameters())
-    return [Target(name, "linear", kind, counts[name, kind, sizes, head], sizes, scalars[name, kind, sizes, head],
-                   'output head, not in "all-linear"' if head else "") for name, kind, sizes, head in counts]
+    return [Target(key[0], "linear", key[1], counts[key], key[2], scalars[key],
+                   'output head, not in "all-linear"' if key[3] else "") for key in counts]
 
 
 def _hidden_targets(model: nn.Module) -> list[Target]:
@@ -226,6 +230,5 @@ def _attention_targets(model: nn.Module) -> list[Target]:
         key = (path.rsplit(".", 1)[-1], type(module).__name__, sizes, note)
         counts[key] += 1
         scalars[key] += own
-    return [Target(name, "attention", kind, counts[name, kind, sizes, note], sizes, scalars[name, kind, sizes, note], note)
-            for name, kind, sizes, note in counts]
+    return [Target(key[0], "attention", key[1], counts[key], key[2], scalars[key], key[3]) for key in counts]
 

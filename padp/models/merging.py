@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TypeAlias, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from padp.compiler.site import LinearSite
 from padp.dsl.diagnostics import refuse
@@ -21,8 +21,8 @@ Mergeable: TypeAlias = LinearSite | HeadProjection
 def merge(model: Model, *, keep_on_cpu: bool = False) -> Model:
     """Put the active adapters of every site into the base's weights: the merged forward is the base's own.
 
-    Computed in float32 or better and refused when not finite. What the weights were is kept until ``unmerge`` (on the CPU
-    if asked). All or nothing: E504 when a site cannot merge, E509 when a weight is tied to another module.
+    Computed in at least float32 and refused when not finite. What the weights were is kept until ``unmerge`` (on the
+    CPU if asked). All or nothing: E504 when a site cannot merge, E509 when a weight is tied to another module.
     """
     root = holder(model)
     parts = mergeables(root)
@@ -35,7 +35,8 @@ def merge(model: Model, *, keep_on_cpu: bool = False) -> Model:
                          suggestion="padp.activate the other adapters only, or keep the model unmerged")
     ready = [part for part in parts if acts(part)]
     if not ready:
-        raise refuse("E504", "no adapter is active, so there is nothing to merge", suggestion="padp.activate(model, name)")
+        raise refuse("E504", "no adapter is active, so there is nothing to merge",
+                     suggestion="padp.activate(model, name)")
     refuse_tied(root, ready)
     try:
         for part in ready:
@@ -73,16 +74,20 @@ def refuse_tied(model: nn.Module, parts: list[Mergeable]) -> None:
     """E509, with both names, when a weight or bias that is to change is another module's too."""
     owners: defaultdict[tuple[int, int], list[tuple[str, nn.Module]]] = defaultdict(list)
     for path, module in model.named_modules():
-        for tensor in module._parameters.values():
-            if tensor is not None and not tensor.is_meta:
-                owners[tensor.untyped_storage().data_ptr(), tensor.storage_offset()].append((path, module))
+        for tensor in module.parameters(recurse=False):
+            if not tensor.is_meta:
+                owners[_memory(tensor)].append((path, module))
     for part in parts:
-        for tensor in part.base._parameters.values():
-            if tensor is None or tensor.is_meta:
+        for tensor in part.base.parameters(recurse=False):
+            if tensor.is_meta:
                 continue
-            others = [path for path, module in owners[tensor.untyped_storage().data_ptr(), tensor.storage_offset()]
-                      if module is not part.base]
+            others = [path for path, module in owners[_memory(tensor)] if module is not part.base]
             if others:
-                raise refuse("E509", f"{part.path} is not merged: its weight is tied to {others[0].removesuffix('.base')}, "
-                             "which would change too",
+                other = others[0].removesuffix(".base")
+                raise refuse("E509", f"{part.path} is not merged: it is tied to {other}, which would change too",
                              suggestion="leave it out with exclude=, or untie the two before attaching")
+
+
+def _memory(tensor: Tensor) -> tuple[int, int]:
+    """Where a tensor lies: equal for tied ones, also for different parameters on one memory."""
+    return tensor.untyped_storage().data_ptr(), int(tensor.storage_offset())

@@ -75,7 +75,7 @@ class Misses:
         whole = argument in ("targets", "exclude", "modules_to_save") and any(is_suffix(pattern, p) for p in self.paths)
         suggestion = f"nearest: {', '.join(near)}" if near else None
         if whole:
-            suggestion = f"a string is a regular expression for the whole path; for the end of a path give [{pattern!r}]"
+            suggestion = f"a string is a regular expression for the whole path; for its end give [{pattern!r}]"
         self.found.append(Diagnostic("E503", f"{argument}: {pattern!r} matches nothing in this model",
                                      suggestion=suggestion))
 

@@ -21,8 +21,8 @@ from padp.models.walk import walk
 
 Kind: TypeAlias = Literal["linear", "hidden", "attention"]
 
-# "all-linear" leaves out what maps to the task's outputs: the model's output embeddings, and modules of these names with
-# all that is under them.
+# "all-linear" leaves out what maps to the task's outputs: the model's output embeddings, and modules of these names
+# with all that is under them.
 HEADS = ("lm_head", "classifier", "score", "embed_out", "qa_outputs")
 
 
@@ -154,8 +154,8 @@ def _width(module: nn.Module, ancestors: Sequence[nn.Module]) -> int | None:
                     return cast(int, getattr(config, name))
     inside = [part for _, part in walk(module)]
     for part in inside:
-        weight = getattr(part, "weight", None)
-        if "norm" in type(part).__name__.lower() and isinstance(weight, torch.Tensor) and weight.dim() == 1:
+        weight = dict(part.named_parameters(recurse=False)).get("weight")
+        if "norm" in type(part).__name__.lower() and weight is not None and weight.dim() == 1:
             return weight.shape[0]
     return next((weight_of(getattr(part, "base", part)).shape[1] for part in inside if is_place_for_linear(part)), None)
 

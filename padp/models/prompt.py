@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from padp.dsl.diagnostics import refuse
+from padp.models.walk import inside
 
 _PART = re.compile(r"(f|l|first|last)\s*(\d+)")
 
@@ -49,8 +50,8 @@ def read_positions(text: object) -> Positions:
 
 @dataclass(frozen=True, slots=True)
 class Edited:
-    """Where a hidden state is edited. ``index`` (B, K): the tokens to take out; ``slot`` (B, T): which of the K belongs to
-    a token; ``mask`` (B, T): whether it is edited at all. Shapes do not depend on the lengths."""
+    """Where a hidden state is edited. ``index`` (B, K): the tokens to take out; ``slot`` (B, T): which of the K belongs
+    to a token; ``mask`` (B, T): whether it is edited at all. Shapes do not depend on the lengths."""
 
     index: Tensor
     slot: Tensor
@@ -61,14 +62,14 @@ def edited(positions: Positions, prompt: Tensor) -> Edited:
     """The places of the first f and last l tokens of each prompt; ``prompt`` is (B, T), true for its tokens."""
     seen = prompt.long().cumsum(1)
     rank, length = seen - 1, seen[:, -1:]
-    f, l = (length.clamp(max=count) for count in (positions.first, positions.last))
-    half = length // 2
-    over = f + l > length
-    f, l = torch.where(over, torch.minimum(f, half), f), torch.where(over, torch.minimum(l, half), l)
-    front, back = prompt & (rank < f), prompt & (rank >= length - l)
-    slot = torch.where(front, rank, torch.where(back, positions.first + rank - (length - l), 0))
+    first, last = length.clamp(max=positions.first), length.clamp(max=positions.last)
+    half, over = length // 2, first + last > length
+    first = torch.where(over, torch.minimum(first, half), first)
+    last = torch.where(over, torch.minimum(last, half), last)
+    front, back = prompt & (rank < first), prompt & (rank >= length - last)
+    slot = torch.where(front, rank, torch.where(back, positions.first + rank - (length - last), 0))
     heads = torch.arange(positions.first, device=prompt.device).expand(len(prompt), -1)
-    tails = torch.arange(positions.last, device=prompt.device) + (length - l)
+    tails = torch.arange(positions.last, device=prompt.device) + (length - last)
     # the token of rank k is the first at which k + 1 have been seen; ranks that no token has point anywhere, unused
     index = torch.searchsorted(seen, torch.cat([heads, tails], 1) + 1).clamp(max=prompt.shape[1] - 1)
     return Edited(index, slot, front | back)
@@ -103,7 +104,7 @@ class PromptReader:
     def watch(self, modules: Iterable[nn.Module]) -> None:
         """Read the calls of these modules; once each."""
         for module in modules:
-            if not any(getattr(hook, "__self__", None) is self for hook in module._forward_pre_hooks.values()):
+            if not any(getattr(hook, "__self__", None) is self for hook in inside(module, "_forward_pre_hooks").values()):
                 module.register_forward_pre_hook(self.enter, with_kwargs=True)
                 module.register_forward_hook(self.leave, always_call=True)
 
@@ -139,7 +140,7 @@ class PromptReader:
         now = self.stack[-1] if self.stack else None
         if torch.compiler.is_compiling():
             return now or Prompt()
-        again = torch._C._current_graph_task_id() != -1  # inside a backward pass
+        again = torch._C._current_graph_task_id() != -1  # in a backward pass  # pyright: ignore[reportPrivateUsage]
         key = None if given is None else given.data_ptr()
         if again and now is None:
             found = self.recalled.get(key) if key is not None else None
@@ -164,12 +165,12 @@ class PromptReader:
 
 def remove_hooks(module: nn.Module, owner: object) -> None:
     """Take off the forward hooks of a module that are methods of ``owner``."""
-    for hooks in (module._forward_pre_hooks, module._forward_hooks):
+    for table in ("_forward_pre_hooks", "_forward_hooks"):
+        hooks = inside(module, table)
         for key in [key for key, hook in hooks.items() if getattr(hook, "__self__", None) is owner]:
             del hooks[key]
-            for kept in (module._forward_pre_hooks_with_kwargs, module._forward_hooks_with_kwargs,
-                         module._forward_hooks_always_called):
-                kept.pop(key, None)
+            for flags in (f"{table}_with_kwargs", "_forward_hooks_always_called"):
+                inside(module, flags).pop(key, None)
 
 
 @lru_cache(maxsize=1024)

@@ -75,9 +75,10 @@ def holder(model: nn.Module) -> nn.Module:
         raise refuse("E510", f"no adapter is attached to this {type(model).__name__}",
                      suggestion="padp.attach(model, adapter) or padp.load(model, directory)")
     if len(found) > 1:
-        raise refuse("E511", f"several parts of this model have adapters of their own: "
-                     f"{', '.join(path or 'the model' for path, _ in found)}", suggestion="call this with one of the parts")
-    return found[0][1]
+        parts = ", ".join(path or "the model" for path, _ in found)
+        raise refuse("E511", f"several parts of this model have adapters of their own: {parts}",
+                     suggestion="call this with one of the parts")
+    return cast(nn.Module, found[0][1])
 
 
 def record_of(model: nn.Module) -> Record:
@@ -110,7 +111,8 @@ def named(record: Record, name: str | None) -> Attached:
                          suggestion="give its name=")
         return next(iter(record.attached.values()))
     if name not in record.attached:
-        raise refuse("E510", f"no adapter called {name!r} is attached", suggestion=f"there are: {names}" if names else None)
+        raise refuse("E510", f"no adapter called {name!r} is attached",
+                     suggestion=f"there are: {names}" if names else None)
     return record.attached[name]
 
 

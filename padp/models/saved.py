@@ -1,4 +1,4 @@
-"""Modules that are trained whole beside the adapters, such as a new classifier: a copy for each adapter, saved with it."""
+"""Modules that are trained whole beside the adapters, such as a classifier: a copy for each adapter, saved with it."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def copied(model: nn.Module, path: str, targets: Iterable[str] = ()) -> nn.Modul
     own = {id(p): name for name, p in module.named_parameters()}
     parts = {id(part) for part in module.modules()}
     for other, part in model.named_modules():
-        tied = [own[id(p)] for p in part._parameters.values() if p is not None and id(p) in own]
+        tied = [own[id(p)] for p in part.parameters(recurse=False) if id(p) in own]
         if tied and id(part) not in parts:
             raise refuse("E509", f"modules_to_save: {path}.{tied[0]} is tied to {other}: a copy would not be",
                          suggestion="untie them first, or leave this module out")

@@ -28,8 +28,8 @@ def select(model: nn.Module, kind: Kind, targets: str | Sequence[str], exclude: 
     """The paths of the sites for an adapter of this kind, in the model's order.
 
     ``targets``: "all-linear" (every linear layer outside the output head; for the other kinds: every block, every
-    attention), a list of suffixes, or one regex for whole paths. ``layers`` is for hidden sites. Patterns that match nothing are noted in
-    ``misses``; what such an adapter cannot take is refused when the places are read (``places.place``).
+    attention), a list of suffixes, or one regex for whole paths. ``layers`` is for hidden sites. Patterns that match
+    nothing are noted in ``misses``; what such an adapter cannot take is refused when the places are read.
     """
     if layers is not None and (kind != "hidden" or targets != ALL):
         why = "targets= names them already" if kind == "hidden" else f"this adapter sits on {kind} sites"
@@ -55,7 +55,7 @@ def _everything(model: nn.Module, kind: Kind, layers: str | Sequence[int] | None
         return chosen_layers("all" if layers is None else layers, blocks(model)[1])
     found = all_linear(model) if kind == "linear" else attentions(model)
     if kind == "linear" and found == [""]:
-        raise refuse("E511", "the model itself is the linear layer, and nothing holds it that could be changed in place",
+        raise refuse("E511", "the model itself is the linear layer: nothing holds it that could be changed in place",
                      suggestion="call the adapter on it: layer = adapter(linear)")
     if not found:
         fused = fused_attentions(model) if kind == "attention" else []

@@ -34,7 +34,7 @@ def sizes_at(method: Method, place: Place) -> dict[str, int]:
         shape = shapes[bound.name]
         dims = (*bound.space.family, *bound.space.dims)
         if len(dims) != len(shape):
-            raise refuse("E501", f"{place.path}: {bound.name} has {len(shape)} axes here, and {len(dims)} in {method.name}",
+            raise refuse("E501", f"{place.path}: {bound.name} has {len(shape)} axes, and {len(dims)} in {method.name}",
                          bound.span, source=method.source)
         for dim, size in zip(dims, shape, strict=True):
             if isinstance(dim, Var) and dim.name not in found:
@@ -42,7 +42,7 @@ def sizes_at(method: Method, place: Place) -> dict[str, int]:
                 continue
             wanted = symbolic(dim, found)
             if not wanted.free_symbols and wanted != size:
-                raise refuse("E501", f"{place.path}: {bound.name} is {_show(shape)} here, and its header in {method.name} asks "
+                raise refuse("E501", f"{place.path}: {bound.name} is {_show(shape)}, and the header of {method.name} asks "
                              f"for {wanted} where there are {size}", bound.span, source=method.source)
     return found
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 def penalty(model: nn.Module) -> Tensor:
     """The sum of what the active adapters minimise beside the loss, over all sites; 0 when they minimise nothing."""
-    terms = [term for site in sites(holder(model)) for module in site.in_use() if (term := module.penalty()) is not None]
+    acting = [module for site in sites(holder(model)) for module in site.in_use()]
+    terms = [term for module in acting if (term := module.penalty()) is not None]
     if not terms:
         return torch.zeros((), device=next((p.device for p in model.parameters()), None))
     total = terms[0]

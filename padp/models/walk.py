@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any, cast
 
 from torch import nn
 
@@ -34,6 +35,12 @@ def put_in_place(model: nn.Module, pairs: Iterable[tuple[nn.Module, nn.Module]])
     """For every (old, new) let new stand wherever old stands, also where one module is used under several names."""
     instead = {id(old): new for old, new in pairs}
     for _, parent in list(walk(model)):
-        for name, child in parent._modules.items():
-            if child is not None and id(child) in instead:
-                parent._modules[name] = instead[id(child)]
+        children = inside(parent, "_modules")
+        for name, child in children.items():
+            if id(child) in instead:
+                children[name] = instead[id(child)]
+
+
+def inside(module: nn.Module, table: str) -> dict[Any, Any]:
+    """One of the tables in which torch keeps what belongs to a module: its children under all their names, its hooks."""
+    return cast("dict[Any, Any]", vars(module)[table])

@@ -14,11 +14,12 @@ from padp.dsl.printer import to_text
 from padp.dsl.render import render_github, render_json, render_text
 from padp.dsl.source import Source
 
-SAMPLES = re.findall(r"^```\n(.*?)^```$", Path(__file__).with_name("samples.md").read_text(encoding="utf-8"), re.S | re.M)
+MARKDOWN = Path(__file__).with_name("samples.md").read_text(encoding="utf-8")
+SAMPLES = re.findall(r"^```\n(.*?)^```$", MARKDOWN, re.DOTALL | re.MULTILINE)
 SIGNS = "aWxλΣᵢₜ₁ᵀ⁻²‖|()[]{}_^{,;:.\n \t#\"'=←<->+-*/@·⊙⊗√∇∈ℝ×012∑…\u0302\ufeff\x00é日"
 WORDS = (
-    "for in if else variant common: minimise adapter on where after backward: knob even odd sqrt grad sum_{ _{ ^{ learned "
-    "Σ_{i ∈ Σᵢ ... || <- (x) .T ^-1 R^{ lambda == ** :\n"
+    "for in if else variant common: minimise adapter on where after backward: knob even odd sqrt grad sum_{ _{ ^{ "
+    "learned Σ_{i ∈ Σᵢ ... || <- (x) .T ^-1 R^{ lambda == ** :\n"
 ).split(" ")
 
 
@@ -47,7 +48,7 @@ def test_any_text(text: str) -> None:
 @st.composite
 def mutated(draw: st.DrawFn) -> str:
     """A sample with pieces taken out, put in or doubled."""
-    text = draw(st.sampled_from(SAMPLES))
+    text: str = draw(st.sampled_from(SAMPLES))
     for _ in range(draw(st.integers(1, 3))):
         start = draw(st.integers(0, len(text)))
         end = min(len(text), start + draw(st.integers(0, 8)))

@@ -24,7 +24,8 @@ def known(entry: Habit | Complaint) -> re.Pattern[str]:
     return re.compile(".*".join(map(re.escape, entry.message.split("{seen}"))))
 
 
-SNIPPETS = [(entry, snippet) for entry in (*HABITS, *EXAMPLES) for snippet in entry.snippets]
+TABLES: tuple[Habit | Complaint, ...] = (*HABITS, *EXAMPLES)
+SNIPPETS = [(entry, snippet) for entry in TABLES for snippet in entry.snippets]
 
 
 @pytest.mark.parametrize(("entry", "snippet"), SNIPPETS, ids=[snippet for _, snippet in SNIPPETS])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import time
 
@@ -362,7 +363,9 @@ after backward:  # later
         Assign((a,), "←", b, "of the last"),
         Declare((n("A"),), Space("ℝ", ()), (Role("learned"),), "declared"),
         Minimise(a, "added"),
-        For((i,), n("S"), (Remark("in the loop"), Assign((a,), "←", two, "inner"), Remark("still in the loop")), "loop"),
+        For(
+            (i,), n("S"), (Remark("in the loop"), Assign((a,), "←", two, "inner"), Remark("still in the loop")), "loop"
+        ),
         Remark("out of it"),
         Variant("v", (Assign((a,), "←", two, "one-line"),)),
         AfterBackward((a2,), "later"),
@@ -508,7 +511,7 @@ def test_within_a_limit(text: str) -> None:
 
 def test_no_recursion_from_little_stack() -> None:
     """Parsing does not recurse: it has room where a caller has nearly used up the stack."""
-    depth = len(__import__("inspect").stack())
+    depth = len(inspect.stack())
     text = "y ← " + "f(a + " * 50 + "a" + ")" * 50
     read(text)
     before = sys.getrecursionlimit()
@@ -520,8 +523,9 @@ def test_no_recursion_from_little_stack() -> None:
 
 
 HEAVY = [
-    "y ← Σ_{" + " " * 9000 + "}", "Σ_{ " * 2000, "y ← Σ_{" + "in" * 4000 + " x}", "Σᵢ " * 3000, "y ← Σᵢ" + " " * 9000 + "@",
-    "y ← Σᵢ " + "‖ " * 4000 + "@", " (x) " * 1500, "a (x) " + "‖ " * 4000 + "@", "y ← a" + "'" * 9000, "y ← a" + "_a" * 4000,
+    "y ← Σ_{" + " " * 9000 + "}", "Σ_{ " * 2000, "y ← Σ_{" + "in" * 4000 + " x}", "Σᵢ " * 3000,
+    "y ← Σᵢ" + " " * 9000 + "@", "y ← Σᵢ " + "‖ " * 4000 + "@", " (x) " * 1500, "a (x) " + "‖ " * 4000 + "@",
+    "y ← a" + "'" * 9000, "y ← a" + "_a" * 4000,
     "‖" * 9000, "y ← " + "lambda " * 1200, "y ← " + "a for i in b " * 700, "'=" * 4000, '"" ' * 3000, "{}" * 4000,
     "adapter " + "X on " * 1800, "a: learned " * 800, "(" + "\n" * 9000, "adapter X\n" + "#a\n" * 3000 + "z",
     "y ← a" + "\u0302" * 9000, "y ← " + "λ" * 9000, "\\" * 9000, "(]" * 4900, "y ← (\n" * 4900, "a" * 199_000,

@@ -15,7 +15,7 @@ SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
 @given(programs)
-@settings(max_examples=80, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=50, deadline=None, suppress_health_check=SLOW)
 def test_parse_of_print_is_the_tree(program: Program) -> None:
     for ascii in (False, True):
         text = to_text(program, ascii)
@@ -25,7 +25,7 @@ def test_parse_of_print_is_the_tree(program: Program) -> None:
 
 
 @given(value(3))
-@settings(max_examples=120, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=100, deadline=None, suppress_health_check=SLOW)
 def test_parse_of_print_is_the_expression(e: Expr) -> None:
     for ascii in (False, True):
         text = f"y ← {show(e, ascii)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
+from typing import Literal
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
@@ -16,11 +17,13 @@ from padp.dsl.syntax import (
     Args,
     Assign,
     Binary,
+    BinaryOp,
     Binding,
     Blocks,
     Chain,
     Common,
     Compare,
+    CompareOp,
     Conditional,
     Declare,
     Dots,
@@ -58,6 +61,14 @@ WORDS = (
     "a", "W", "x", "e", "E2", "i", "t", "T", "R", "N", "O", "mask", "in", "inner", "Delta", "lambda", "beta1", "Sigma",
     "Phi", "hat", "bar", "prime", "q2", "1", "12", "K", "learned", "init", "seed", "â", "β", "Σ", "Δ", "ΔW", "ξ",
 )  # fmt: skip
+
+
+OPS: tuple[BinaryOp, ...] = ("·", "@", "⊙", "⊗", "/", "//")
+SIGNS: tuple[BinaryOp, ...] = ("+", "-")
+PREFIXES: tuple[Literal["√", "∇"], ...] = ("√", "∇")
+COMPARISONS: tuple[CompareOp, ...] = ("=", "≠", "<", "≤", ">", "≥")
+ARROWS: tuple[Literal["←", "+=", "-="], ...] = ("←", "←", "+=", "-=")
+_ops = st.sampled_from(OPS)
 
 
 def canonical(text: str) -> str | None:
@@ -109,7 +120,7 @@ def _layer(build: Callable[[st.DrawFn, int], Expr]) -> Callable[[int], SearchStr
 def _expr(draw: st.DrawFn, depth: int) -> Expr:
     out = draw(_term(depth))
     for _ in range(draw(st.integers(0, 1))):
-        out = Binary(draw(st.sampled_from(("+", "-"))), out, draw(_term(depth)))
+        out = Binary(draw(st.sampled_from(SIGNS)), out, draw(_term(depth)))
     return out
 
 
@@ -131,7 +142,6 @@ def _term_of(draw: st.DrawFn, depth: int) -> Expr:
     return out
 
 
-_ops = st.sampled_from(("·", "@", "⊙", "⊗", "/", "//"))
 
 
 def _tail_of(draw: st.DrawFn, depth: int) -> Expr:
@@ -174,7 +184,7 @@ def _later_of(draw: st.DrawFn, depth: int) -> Expr:
 
 def _rooted_of(draw: st.DrawFn, depth: int) -> Expr:
     operand = draw(_factor(depth))
-    op = draw(st.sampled_from(("√", "∇")))
+    op = draw(st.sampled_from(PREFIXES))
     if isinstance(operand, Chain) and isinstance(operand.head, Group):
         return Chain(Unary(op, operand.head), operand.trailers)
     return Unary(op, operand)
@@ -261,7 +271,7 @@ def _slice(draw: st.DrawFn, depth: int) -> Slice:
 def tests(draw: st.DrawFn, depth: int) -> Compare | Parity:
     if draw(st.booleans()):
         return Parity(draw(expr(depth)), draw(st.booleans()))
-    op = draw(st.sampled_from(("=", "≠", "<", "≤", ">", "≥")))
+    op = draw(st.sampled_from(COMPARISONS))
     return Compare(op, draw(expr(depth)), draw(expr(depth)))
 
 
@@ -274,7 +284,7 @@ def dims(draw: st.DrawFn) -> Expr:
     for _ in range(draw(st.integers(0, 2))):
         op = draw(_ops)
         right = draw(_dim_factors())
-        out = Binary(draw(st.sampled_from(("+", "-"))), out, right) if draw(st.booleans()) or _sums(out) else Binary(
+        out = Binary(draw(st.sampled_from(SIGNS)), out, right) if draw(st.booleans()) or _sums(out) else Binary(
             op, out, right
         )
     return out
@@ -334,7 +344,7 @@ def _target(draw: st.DrawFn) -> Expr:
 
 @st.composite
 def assigns(draw: st.DrawFn) -> Assign:
-    op = draw(st.sampled_from(("←", "←", "+=", "-=")))
+    op = draw(st.sampled_from(ARROWS))
     return Assign(draw(tuples(_target(), 1, 2)), op, draw(value(2)), draw(_comment))
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from padp import PadpError
 from padp.models.record import record_of
+from padp.models.walk import inside
 
 Batch: TypeAlias = dict[str, Tensor]
 
@@ -19,9 +20,10 @@ def make_llama(**changes: Any) -> nn.Module:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    config = LlamaConfig(**{"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
-                            "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
-                            "tie_word_embeddings": False, "pad_token_id": 0, **changes})
+    settings: dict[str, Any] = {
+        "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 64, "tie_word_embeddings": False, "pad_token_id": 0}
+    config = LlamaConfig(**{**settings, **changes})
     return cast(nn.Module, LlamaForCausalLM(config).eval())
 
 
@@ -41,7 +43,8 @@ class Refused:
     def __enter__(self) -> None:
         self.before = _state(self.model)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> bool:
         assert error is not None, "nothing was refused"
         if not isinstance(error, PadpError):
             return False
@@ -58,7 +61,7 @@ def _state(model: nn.Module | None) -> object:
     """All that a refused call might have changed: modules, hooks, parameters, what is attached."""
     if model is None:
         return None
-    modules = [(name, id(module), tuple(module._forward_hooks), tuple(module._forward_pre_hooks))
+    modules = [(name, id(module), tuple(inside(module, "_forward_hooks")), tuple(inside(module, "_forward_pre_hooks")))
                for name, module in model.named_modules()]
     parameters = [(name, id(p), p.requires_grad, p.data_ptr()) for name, p in model.named_parameters()]
     return modules, parameters, sorted(record_of(model).attached), record_of(model).active

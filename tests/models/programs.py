@@ -59,7 +59,7 @@ h ← h + Rᵀ @ (b - R @ h)
 """)
 
 HEADS: Adapter = padp.compile("""# maps of heads
-adapter Heads(s = 0.1) on attention(W_Q ∈ (ℝ^{e×d})^H, W_K ∈ (ℝ^{e×d})^G, W_V ∈ (ℝ^{e×d})^G, W_O ∈ (ℝ^{d×e})^H) where H = G·p
+adapter Heads(s = 0.1) on attention(W_Q ∈ (ℝ^{e×d})^H, W_K ∈ (ℝ^{e×d})^G, W_O ∈ (ℝ^{d×e})^H) where H = G·p
 M ∈ (ℝ^{e×e})^H: learned, init = normal(s)
 T ∈ (ℝ^{e×e})^H: learned, init = normal(s)
 variant head:

@@ -157,7 +157,8 @@ def test_seeds_differ_by_site_and_are_reproducible(llama: nn.Module) -> None:
 @pytest.mark.parametrize(("base", "asked", "given"), [
     (torch.bfloat16, None, torch.float32), (torch.float16, None, torch.float32), (torch.float64, None, torch.float64),
     (torch.bfloat16, torch.bfloat16, torch.bfloat16)])
-def test_dtypes(base: torch.dtype, asked: torch.dtype | None, given: torch.dtype, llama: nn.Module, batch: Batch) -> None:
+def test_dtypes(base: torch.dtype, asked: torch.dtype | None, given: torch.dtype, llama: nn.Module,
+                batch: Batch) -> None:
     llama = llama.to(base)
     pm.attach(llama, LORA, dtype=asked)
     assert {p.dtype for p in llama.parameters() if p.requires_grad} == {given}

@@ -40,7 +40,8 @@ def test_norms_and_relative_terms_are_found(llama: nn.Module) -> None:
     qwen = Qwen3Model(Qwen3Config(vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
                                   num_attention_heads=2, num_key_value_heads=1, head_dim=8))
     assert read(qwen).between == "a norm (q_norm)"
-    bert = BertModel(BertConfig(vocab_size=32, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16))
+    bert = BertModel(BertConfig(vocab_size=32, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                                intermediate_size=16))
     assert read(bert).between is None
     bert.config.position_embedding_type = "relative_key"  # of older transformers
     assert "relative_key" in str(read(bert).between)
@@ -86,7 +87,8 @@ def test_maps_and_their_merged_weights(offset: bool, bias: bool) -> None:
     assert torch.allclose(nn.functional.linear(z, W, b), into(by_head(map_, z)))
 
 
-def test_per_head_maps_on_models(llama: nn.Module, minilm: nn.Module, opt: nn.Module, t5: nn.Module, batch: Batch) -> None:
+def test_per_head_maps_on_models(llama: nn.Module, minilm: nn.Module, opt: nn.Module, t5: nn.Module,
+                                 batch: Batch) -> None:
     for model in (llama, minilm, opt, t5):
         own = {**batch, "decoder_input_ids": batch["input_ids"]} if model is t5 else batch
         modules = [(name, id(m)) for name, m in model.named_modules()]

@@ -1,4 +1,4 @@
-"""Saving and loading: the same outputs bit for bit, in another process too, and every way in which a file can be wrong."""
+"""Saving and loading: the same outputs bit for bit, in another process too; every way in which a file can be wrong."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def edit(directory: Path, change: Callable[[dict[str, Any]], None]) -> None:
 def sign(directory: Path, tensors: dict[str, Tensor]) -> None:
     """Write these tensors as if they had been saved so."""
     save_file(tensors, directory / "adapter.safetensors")
-    edit(directory, lambda d: d["tensors"].update(sha256=files._digest(directory / "adapter.safetensors")))
+    edit(directory, lambda d: d["tensors"].update(sha256=files.digest_of(directory / "adapter.safetensors")))
 
 
 def truncate(directory: Path, name: str) -> None:
@@ -230,7 +230,8 @@ BROKEN: list[tuple[Callable[[Path], object], str]] = [
     (lambda d: (d / "adapter.safetensors").write_bytes(b"x" * 100), "truncated, was changed"),
     (foreign, "PEFT"),
     (lambda d: edit(d, lambda j: j.update(number=2)), "format 2 is not known"),
-    (lambda d: edit(d, lambda j: j["adapter"].update(program=j["adapter"]["program"] + "\n# other")), "changed after saving"),
+    (lambda d: edit(d, lambda j: j["adapter"].update(program="# other\n" + j["adapter"]["program"])),
+     "changed after saving"),
     (lambda d: edit(d, lambda j: j.pop("sites")), "lacks or garbles"),
     (lambda d: edit(d, lambda j: j.update(steps="many")), "lacks or garbles"),
     (lambda d: edit(d, lambda j: j["sites"].popitem()), "does not list"),

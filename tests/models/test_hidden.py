@@ -39,13 +39,14 @@ def test_positions_that_are_not_understood(text: object) -> None:
 def by_hand(positions: Positions, mask: list[bool]) -> list[int]:
     """The tokens that are edited, in the order in which they are taken out."""
     prompt = [i for i, one in enumerate(mask) if one]
-    f, l = min(positions.first, len(prompt)), min(positions.last, len(prompt))
-    if f + l > len(prompt):
-        f, l = min(f, len(prompt) // 2), min(l, len(prompt) // 2)
-    return prompt[:f] + prompt[len(prompt) - l:]
+    first, last = min(positions.first, len(prompt)), min(positions.last, len(prompt))
+    if first + last > len(prompt):
+        first, last = min(first, len(prompt) // 2), min(last, len(prompt) // 2)
+    return prompt[:first] + prompt[len(prompt) - last:]
 
 
-@given(st.integers(0, 4), st.integers(0, 4), st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=1, max_size=4))
+@given(st.integers(0, 4), st.integers(0, 4),
+       st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=1, max_size=4))
 def test_edited_tokens(first: int, last: int, rows: list[list[bool]]) -> None:
     if first + last == 0:
         return
@@ -84,7 +85,8 @@ def changed(model: nn.Module, batch: Batch, path: str = "model.layers.1") -> lis
 
 @pytest.mark.parametrize(("positions", "right", "left", "full"), [
     ("f2+l2", [0, 1, 3, 4], [2, 3, 5, 6], [0, 1, 5, 6]), ("f3", [0, 1, 2], [2, 3, 4], [0, 1, 2]), ("l1", [4], [6], [6]),
-    ("all", [0, 1, 2, 3, 4], [2, 3, 4, 5, 6], list(range(7))), ("f4+l4", [0, 1, 3, 4], [2, 3, 5, 6], [0, 1, 2, 4, 5, 6])])
+    ("all", [0, 1, 2, 3, 4], [2, 3, 4, 5, 6], list(range(7))),
+    ("f4+l4", [0, 1, 3, 4], [2, 3, 5, 6], [0, 1, 2, 4, 5, 6])])
 def test_positions_follow_the_mask(positions: str, right: list[int], left: list[int], full: list[int], llama: nn.Module,
                                    batch: Batch) -> None:
     pm.attach(llama, REFT, layers=[1], positions=positions)
@@ -234,7 +236,8 @@ def test_gradients_reach_only_edited_tokens_and_nothing_is_written_in_place(llam
     pm.attach(llama, REFT, layers=[2], positions="f2+l2")
     out = llama(**batch)
     out.logits.square().mean().backward()
-    assert all(p.grad is not None and torch.isfinite(p.grad).all() and p.grad.abs().sum() > 0 for p in pm.trainable(llama))
+    for p in pm.trainable(llama):
+        assert p.grad is not None and torch.isfinite(p.grad).all() and p.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("reentrant", [False, True])

@@ -1,4 +1,4 @@
-"""Every adapter of the library, every variant, on a model: attached, trained a little, copied, saved, loaded, merged."""
+"""Every adapter of the library, every variant, on a model: attached, trained, copied, saved, loaded, merged."""
 
 from __future__ import annotations
 

@@ -68,8 +68,12 @@ def test_what_is_refused_while_merged(llama: nn.Module, batch: Batch) -> None:
     pm.attach(llama, LORA, ["q_proj"], name="two", active=False)
     pm.merge(llama)
     calls: dict[str, Callable[[], Any]] = {
-        "attach": lambda: pm.attach(llama, LORA, ["k_proj"], name="three"), "activate": lambda: pm.activate(llama, "two"),
-        "update": lambda: pm.update(llama), "set": lambda: pm.set(llama, α=1.0), "detach": lambda: pm.detach(llama, "two")}
+        "attach": lambda: pm.attach(llama, LORA, ["k_proj"], name="three"),
+        "activate": lambda: pm.activate(llama, "two"),
+        "update": lambda: pm.update(llama),
+        "set": lambda: pm.set(llama, α=1.0),
+        "detach": lambda: pm.detach(llama, "two"),
+    }
     for call in calls.values():
         with Refused("E511", "merged", "unmerge", model=llama):
             call()

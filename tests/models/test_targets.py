@@ -85,7 +85,7 @@ def test_values_by_pattern(llama: nn.Module) -> None:
     assert ranks[prefix.format(0, "v_proj")] == (5, 4.0)  # the first pattern that fits; α has no default of the call
     assert ranks[prefix.format(1, "v_proj")] == (3, 4.0)
     assert ranks[prefix.format(1, "q_proj")] == (4, 1.0)
-    assert len({id(s) for s in record_of(llama).attached["default"].settings.values()}) == 4  # equal ones are one object
+    assert len({id(s) for s in record_of(llama).attached["default"].settings.values()}) == 4  # equal ones are one
 
 
 def test_a_layer_under_two_names_is_one_site() -> None:
@@ -104,9 +104,9 @@ def test_blocks(llama: nn.Module, minilm: nn.Module, t5: nn.Module) -> None:
         pm.attach(t5, REFT)
     pm.attach(t5, REFT, r"decoder\.block\.\d+")
     assert paths(t5, "hidden") == ["decoder.block.0", "decoder.block.1"]
-    experts = nn.ModuleList(nn.ModuleDict({"norm": nn.LayerNorm(4), "experts": nn.ModuleList(nn.Linear(4, 4) for _ in range(9))})
+    mixture = nn.ModuleList(nn.ModuleDict({"experts": nn.ModuleList(nn.Linear(4, 4) for _ in range(9))})
                             for _ in range(3))
-    assert blocks(nn.ModuleDict({"layers": experts})) == ("layers", ["layers.0", "layers.1", "layers.2"])
+    assert blocks(nn.ModuleDict({"layers": mixture})) == ("layers", ["layers.0", "layers.1", "layers.2"])
 
 
 def test_layers(llama: nn.Module) -> None:

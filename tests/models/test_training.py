@@ -55,7 +55,7 @@ def test_update_ranks_over_all_sites_and_counts_steps(llama: nn.Module, batch: B
     with Refused("E210", "gradient"):
         pm.update(llama)
     averages: list[Tensor] = [torch.zeros(4) for _ in modules]
-    for step in range(3):
+    for _ in range(3):
         llama.zero_grad()
         llama(**batch)[0].square().mean().backward()
         values = [m.tensors["Λ"].detach().clone() for m in modules]

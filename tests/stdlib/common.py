@@ -194,6 +194,19 @@ def starts_as_said(case: Case) -> None:
             assert difference <= max(case.start, rounding), f"{difference:.1e} off the identity"
 
 
+def learns_from_its_start(case: Case) -> None:
+    """The first gradients are finite, and those of the literal reading: zero norms and equal singular values included."""
+    layer = fresh(case)
+    x = inputs(case, 4)
+    leaves = list(learned(layer).values())
+    fast, slow = layer(x), layer.reference(x)
+    weights = torch.randn(fast.shape, generator=torch.Generator().manual_seed(3), dtype=fast.dtype)
+    pairs = zip(learned(layer), _gradients(fast, weights, leaves), _gradients(slow, weights, leaves), strict=True)
+    for name, one, other in pairs:
+        assert torch.isfinite(one).all(), f"first gradient of {name}"
+        assert (one - other).abs().max() <= 1e-9 * max(1.0, other.abs().max().item()), f"first gradient of {name}"
+
+
 def counts_its_parameters(case: Case) -> None:
     """The formula, with the sizes put in, is the number of learned scalars."""
     layer = trained(case)
@@ -253,8 +266,8 @@ def takes_any_leading_shape(case: Case) -> None:
 
 
 LAWS: tuple[Law, ...] = (
-    equals_its_reference, has_right_gradients, reaches_every_parameter, merges, starts_as_said, counts_its_parameters,
-    keeps_its_cache_honest, works_in_half_precision, takes_any_leading_shape,
+    equals_its_reference, has_right_gradients, reaches_every_parameter, merges, starts_as_said, learns_from_its_start,
+    counts_its_parameters, keeps_its_cache_honest, works_in_half_precision, takes_any_leading_shape,
 )  # fmt: skip
 
 

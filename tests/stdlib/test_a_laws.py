@@ -49,8 +49,8 @@ CASES = [
     Case("boft", hyper={"k": 2, "F": 2}),
     Case("boft", n=16, m=9, hyper={"k": 4, "F": 3}),
     Case("boft", n=9, m=15, hyper={"k": 3, "F": 1}),
-    Case("boft", "peft", n=16, m=9, hyper={"k": 4, "F": 2}),
-    Case("boft", "peft", n=9, m=15, hyper={"k": 3, "F": 1}),
+    Case("boft", "peft", n=16, m=9, hyper={"k": 4, "F": 2}, start=1e-12),
+    Case("boft", "peft", n=9, m=15, hyper={"k": 3, "F": 1}, start=1e-12),
 ]
 
 

@@ -1,0 +1,319 @@
+"""A matrix applied to vectors without being built: ``APPLIED[op](planner, node, v)``, or None when only dense will do.
+
+    diag(d) v = d ⊙ v      blkdiag(F) v = each block on its piece      (A ⊗ B) v = vec(A V Bᵀ)      P v = v[index]
+    (I + c u wᵀ)-chains = compact WY      plane rotations = rounds      circulant(c) v by FFT      sparse v by gathers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from padp.compiler import build as b
+from padp.compiler.chains import Plane, RankOne, plane_rotation, rank_one_update
+from padp.compiler.dims import product
+from padp.compiler.ir import Axis, Node, Type
+from padp.compiler.low import Low
+from padp.compiler.planner import Application, Planner, batch_of, contains_weight
+from padp.compiler.values import joined, sum_axis
+
+MAX_ROUNDS = 256
+"""Rounds of rotations that a plan may have."""
+
+
+
+def _apply_weight(p: Planner, m: Node, v: Low) -> Low | None:
+    if p.on_tokens and "T" in v.lead and m is p.weight and not v.type.batch:
+        return p.base(v, False)
+    return None
+
+
+def _apply_eye(p: Planner, m: Node, v: Low) -> Low | None:
+    return v
+
+
+def _apply_scale(p: Planner, m: Node, v: Low) -> Low | None:
+    s, a = m.args
+    if a.op == "prod":
+        return _scaled_applied(p, s, a, v)
+    small_in = a.type.item[1] < a.type.item[0]
+    if small_in:
+        return p.apply(a, times_scalar(p, s, v))
+    return times_scalar(p, s, p.apply(a, v))
+
+
+def _scaled_applied(p: Planner, s: Node, a: Node, v: Low) -> Low:
+    lengths = [f.type.item[0] for f in a.args] + [a.type.item[1]]
+    at = min(range(len(lengths)), key=lambda k: lengths[k])
+    inner = p.chain(tuple(a.args[at:]), v)
+    return p.chain(tuple(a.args[:at]), times_scalar(p, s, inner))
+
+
+def _apply_add(p: Planner, m: Node, v: Low) -> Low | None:
+    """(A + B) v = A v + B v, or the sum built when it is a small dense matrix."""
+    total: Low | None = None
+    for term in m.args:
+        sign, inner = (-1, term.args[1]) if term.op == "scale" and term.args[0].op == "const" \
+            and term.args[0].value == -1 else (1, term)
+        low = p.apply(inner, v)
+        if total is None:
+            total = p.number(low, sign)
+        else:
+            total = p.elementwise("add" if sign == 1 else "sub", Type(low.type.item, *batch_of(total, low)), total, low)
+    assert total is not None
+    if any(contains_weight(t) for t in m.args):
+        return total
+    return p.cheapest([total, p.apply_dense(m, v)])
+
+
+def _apply_prod(p: Planner, m: Node, v: Low) -> Low | None:
+    return p.chain(m.args, v)
+
+
+def _apply_diag(p: Planner, m: Node, v: Low) -> Low | None:
+    d = p.value(m.args[0])
+    return p.elementwise("mul", Type(d.type.item, *batch_of(d, v)), v, d)
+
+
+def _apply_blkdiag(p: Planner, m: Node, v: Low) -> Low | None:
+    """blkdiag(F) v: each block on its own piece of v."""
+    f = m.args[0]
+    if v.type.family or f.type.loops or v.type.loops:
+        return None
+    q = f.type.item[1]
+    pieces = p.make("reshape_tail", (v, 1, (*f.type.family, q)), Type((q,), f.type.family), v.lead, flops=0.0)
+    out = p.apply(f, pieces)
+    size = product(f.type.family) * f.type.item[0]
+    return p.make("reshape_tail", (out, len(f.type.family) + 1, (size,)), Type((size,)), v.lead, flops=0.0)
+
+
+def _apply_perm(p: Planner, m: Node, v: Low) -> Low | None:
+    return p.make("index_select", (v, -1, p.value(m.args[0])), v.type, v.lead) if not m.args[0].type.loops else None
+
+
+def _apply_t(p: Planner, m: Node, v: Low) -> Low | None:
+    inner = m.args[0]
+    if inner.op == "scatter":
+        return _scatter_apply(p, inner, v, True)
+    if inner.op == "circulant":
+        return _circulant_apply(p, inner, v, True)
+    if inner.type.rank == 1:  # a row
+        low = p.value(inner)
+        type_ = Type((1,), *batch_of(low, v))
+        dot = p.make("dot", (p.aligned(low, type_), p.aligned(v, type_)), Type((), *batch_of(low, v)), p.lead(low, v))
+        return p.view("unsqueeze", dot, (-1,), type_)
+    return None
+
+
+def _apply_outer(p: Planner, m: Node, v: Low) -> Low | None:
+    """u wᵀ v = u (w · v)."""
+    u, w = (p.value(a) for a in m.args)
+    type_ = Type((1,), *batch_of(w, v))
+    dot = p.make("dot", (p.aligned(w, type_), p.aligned(v, type_)), Type((), *batch_of(w, v)), p.lead(w, v))
+    return p.elementwise("mul", Type(u.type.item, *batch_of(u, dot)), dot_item(p, dot), u)
+
+
+def dot_item(p: Planner, dot: Low) -> Low:
+    """A scalar with an item axis of size 1, to meet a vector."""
+    return p.view("unsqueeze", dot, (-1,), Type((1,), dot.type.family, dot.type.loops))
+
+
+def _apply_inv(p: Planner, m: Node, v: Low) -> Low | None:
+    a = m.args[0]
+    if (a.type.batch and (v.type.batch != a.type.batch or not v.lead)) or v.type.loops != a.type.loops:
+        return None
+    matrix = p.value(a)
+    n = a.type.item[0]
+    work = p.table.size((*a.type.batch, n, n, n)) + 8 * p.table.size((*v.dims, n))  # triangular solves are slow
+    return p.make("solve_vectors", (matrix, v, len(a.type.batch)), p.result_type(m, v), v.lead, flops=work)
+
+
+def _apply_cat(p: Planner, m: Node, v: Low) -> Low | None:
+    """[A; B] v = [A v; B v];  [A, B] v = A v_{:k} + B v_{k:}."""
+    if m.type.batch:
+        return None
+    if m.attrs[0] == 2:
+        parts = [p.apply(a, v) for a in m.args]
+        full = Type((1,), *batch_of(*parts))
+        return p.make("cat", (tuple(p.aligned(x, full) for x in parts), -1), p.result_type(m, v), v.lead)
+    total: Low | None = None
+    at = 0
+    for a in m.args:
+        size = a.type.item[1]
+        piece = p.view("narrow", v, (-1, at, size), Type((size,), v.type.family, v.type.loops))
+        low = p.apply(a, piece)
+        total = low if total is None else p.elementwise("add", low.type, total, low)
+        at += size
+    return total
+
+
+def _apply_kron(p: Planner, m: Node, v: Low) -> Low | None:
+    """(A ⊗ B) vec(V) = vec(A V Bᵀ), row-major."""
+    a, c = m.args
+    if m.type.batch or v.type.batch:
+        return None
+    (s, q), (u, w) = a.type.item, c.type.item
+    grid = p.make("reshape_tail", (v, 1, (q, w)), Type((w,), (q,)), v.lead, flops=0.0)
+    right = p.apply(c, grid)
+    flipped = p.view("mT", right, (), Type((q,), (u,)))
+    left = p.apply(a, flipped)
+    back = p.view("mT", left, (), Type((u,), (s,)))
+    return p.make("reshape_tail", (back, 2, (s * u,)), Type((s * u,)), v.lead, flops=0.0)
+
+
+def _circulant_apply(p: Planner, m: Node, v: Low, transposed: bool) -> Low | None:
+    """circulant(c) v = irfft(rfft(c) ⊙ rfft(v))."""
+    if m.type.batch or v.type.batch:
+        return None
+    n = m.type.item[0]
+    c = p.value(m.args[0])
+    cost = 15.0 * p.table.size(v.dims)
+    fast = p.make("circulant_apply", (c, v, transposed), Type((n,)), v.lead, flops=cost)
+    return fast
+
+
+def _apply_circulant(p: Planner, m: Node, v: Low) -> Low | None:
+    return _circulant_apply(p, m, v, False)
+
+
+def _scatter_apply(p: Planner, m: Node, v: Low, transposed: bool) -> Low | None:
+    """Sparse S v: gather, scale, add up."""
+    c, places = m.args
+    if m.type.batch or v.type.batch:
+        return None
+    rows, cols = m.attrs
+    count = c.type.item[0]
+    sparse = p.make("sparse_apply", (p.value(c), p.value(places), v, cols if transposed else rows, transposed),
+                    Type((cols if transposed else rows,)), v.lead, flops=6.0 * p.table.size((*v.lead, count)))
+    if transposed or count * 8 < rows * cols:
+        return sparse
+    return None
+
+
+def _apply_scatter(p: Planner, m: Node, v: Low) -> Low | None:
+    return _scatter_apply(p, m, v, False)
+
+
+def _apply_sumloop(p: Planner, m: Node, v: Low) -> Low | None:
+    """(Σᵢ Mᵢ) v = Σᵢ (Mᵢ v), joined into one product where the terms are products."""
+    (a,), (axis,) = m.args, m.attrs
+    if v.type.loops and axis in v.type.loops:
+        return None
+    together = joined(p, a, axis)
+    if together is not None:
+        left, right = together.args
+        built = p.value(right)
+        candidates = [p.times_vectors(p.value(left), p.times_vectors(built, v)),
+                      p.times_vectors(p.matmul(p.value(left), built), v)]
+        inner = p.apply(right.args[0], v)  # (lead, N, r)
+        if axis in inner.type.loops:
+            flat = p.make("flatten", (inner, -2, -1), Type((right.type.item[0],)), v.lead, flops=0.0)
+            candidates.append(p.times_vectors(p.value(left), flat))
+        return p.cheapest(candidates)
+    low = p.apply(a, v)
+    return sum_axis(p, low, axis, Type(low.type.item, low.type.family,
+                                        tuple(x for x in low.type.loops if x != axis)))
+
+
+def _apply_fold(p: Planner, m: Node, v: Low) -> Low | None:
+    step, start = m.args
+    axis, side = m.attrs
+    update, plane = rank_one_update(step), plane_rotation(step)
+    if v.type.batch or (update is None and plane is None):
+        raise b.Mismatch("this chain has no structured form", "E302")
+    if side == "left":  # (H_r … H_1 S) v
+        v = p.apply(start, v)
+    if update is not None:
+        v = _reflections(p, update, axis, v, reverse=side == "right")
+    else:
+        assert plane is not None
+        v = _rotations(p, plane, axis, v, reverse=side == "right")
+    return p.apply(start, v) if side == "right" else v  # (S H_1 … H_r) v
+
+
+def _reflections(p: Planner, u: RankOne, axis: Axis, v: Low, reverse: bool) -> Low:
+    """Compact WY: H_1 H_2 … H_r = I − A T⁻¹ Bᵀ-like, from r×r products only.
+
+    With Hᵢ = I + cᵢ uᵢ wᵢᵀ, y = H_r … H_1 v (``reverse``: H_1 … H_r v) is v + U s, where s solves a triangular system
+    (I − stril(C W Uᵀ)) s = C W v, rows of U and W being uᵢ and wᵢ; ``reverse`` takes the upper triangle.
+    """
+    rows_u, rows_w = (p.value(b.stack(p.g, x if axis in x.type.loops else b.spread(p.g, x, axis), axis, "item"))
+                      for x in (u.u, u.w))
+    scalar: Low | None = None
+    number: Any = 1
+    for s in u.c:
+        if s.op == "const":
+            number = number * s.value
+            continue
+        if axis not in s.type.loops:
+            s = b.spread(p.g, s, axis)
+        low = p.value(b.stack(p.g, s, axis, "item"))
+        scalar = low if scalar is None else p.elementwise("mul", low.type, scalar, low)
+    r, n = rows_w.type.item
+    scaled = rows_w
+    if scalar is not None:
+        column = p.view("unsqueeze", p.number(scalar, number), (-1,), Type((r, 1)))
+        scaled = p.elementwise("mul", Type((r, n)), rows_w, column)
+    elif number != 1:
+        scaled = p.number(rows_w, number)
+    gram = p.make("matmul", (scaled, p.view("mT", rows_u, (), Type((n, r)))), Type((r, r)), flops=2.0 * r * r * n)
+    middle = p.make("wy", (gram, scaled, reverse), Type((r, n)), flops=1.0 * r * r * n)
+    s_low = p.make("linear", (v, middle), Type((r,)), v.lead, flops=2 * p.table.size((*v.lead, r, n)))
+    flipped = p.view("mT", rows_u, (), Type((n, r)))
+    change = p.make("linear", (s_low, flipped), Type((n,)), v.lead, flops=2 * p.table.size((*v.lead, r, n)))
+    return p.elementwise("add", Type((n,)), v, change)
+
+
+def _rotations(p: Planner, plane: Plane, axis: Axis, v: Low, reverse: bool) -> Low:
+    """Rounds of disjoint rotations: each round mixes every coordinate with its partner, all at once.
+
+    y_i = a v_i + b v_j, y_j = c v_i + d v_j for the pairs of a round: y = C ⊙ v + S ⊙ v[partner].
+    """
+    from padp.compiler.rounds import schedule
+
+    source = plane.i.args[0] if plane.i.op == "column" else None
+    if source is None or source.args or plane.j.op != "column":
+        raise b.Mismatch("rotations run over an index set known from the sizes", "E307")
+    n = v.type.item[0]
+    rounds = schedule(source.op, source.attrs, plane.i.attrs[1], plane.j.attrs[1], n)
+    entries = [p.value(_stacked(p, e, axis, d)) for e, d in
+               ((plane.a, 1), (plane.b, 0), (plane.c, 0), (plane.d, 1))]
+    if len(rounds) > MAX_ROUNDS:
+        raise b.Mismatch(f"this chain of rotations takes {len(rounds)} rounds, each after the other; at most "
+                         f"{MAX_ROUNDS} are planned", "E307", "tree(n), whose rotations are disjoint level by level")
+    pair = (plane.i.attrs[1], plane.j.attrs[1])
+    order = range(len(rounds)) if not reverse else range(len(rounds) - 1, -1, -1)
+    own, other = Type((n,)), Type((n,), kind="index")
+    a, b_, c, d = entries
+    for k in order:
+        key = (source.op, source.attrs, pair, k, n)
+        partner = p.make("i:partner", key, other, stage=0)
+        stay = p.make("spread_entries", (a, d, *key, 1), own)
+        swap = p.make("spread_entries", (b_, c, *key, 0), own)
+        moved = p.make("index_select", (v, -1, partner), Type((n,)), v.lead)
+        v = p.make("addcmul", (p.make("mul", (v, stay), Type((n,)), v.lead), moved, swap), Type((n,)), v.lead)
+    return v
+
+
+def _stacked(p: Planner, entry: Node | None, axis: Axis, default: int) -> Node:
+    node = p.g.const(default) if entry is None else entry
+    if axis not in node.type.loops:
+        node = b.full(p.g, node.value, Type((axis.size,))) if node.op == "const" else \
+            b.stack(p.g, b.spread(p.g, node, axis), axis, "item")
+        return node
+    return b.stack(p.g, node, axis, "item")
+
+
+APPLIED: Mapping[str, Application] = {
+    "weight": _apply_weight, "eye": _apply_eye, "scale": _apply_scale, "add": _apply_add, "prod": _apply_prod,
+    "diag": _apply_diag, "blkdiag": _apply_blkdiag, "perm": _apply_perm, "t": _apply_t, "outer": _apply_outer,
+    "inv": _apply_inv, "cat": _apply_cat, "kron": _apply_kron, "circulant": _apply_circulant,
+    "scatter": _apply_scatter, "sumloop": _apply_sumloop, "fold": _apply_fold,
+}  # fmt: skip
+
+
+def times_scalar(p: Planner, s: Node, v: Low) -> Low:
+    if s.op == "const":
+        return p.number(v, s.value)
+    scalar = p.value(s)
+    return p.elementwise("mul", Type(v.type.item, *batch_of(scalar, v)), v, scalar)
