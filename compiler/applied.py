@@ -14,7 +14,7 @@ from padp.compiler.chains import Plane, RankOne, plane_rotation, rank_one_update
 from padp.compiler.dims import product
 from padp.compiler.ir import Axis, Node, Type
 from padp.compiler.low import Low
-from padp.compiler.planner import Application, Planner, batch_of, contains_weight
+from padp.compiler.planner import Application, Planner, applies_weight, batch_of
 from padp.compiler.values import joined, sum_axis
 
 MAX_ROUNDS = 256
@@ -61,7 +61,7 @@ def _apply_add(p: Planner, m: Node, v: Low) -> Low | None:
         else:
             total = p.elementwise("add" if sign == 1 else "sub", Type(low.type.item, *batch_of(total, low)), total, low)
     assert total is not None
-    if any(contains_weight(t) for t in m.args):
+    if any(applies_weight(t) for t in m.args):
         return total
     return p.cheapest([total, p.apply_dense(m, v)])
 

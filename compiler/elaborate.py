@@ -1432,7 +1432,8 @@ def _call(s: _State, t: Call) -> Node | tuple[Node, ...]:
         return _apply(s, t)
     if name == "attn":
         args = tuple(term(s, v) for _, v in t.kwargs)
-        return s.g.node("attn", args, tuple(k for k, _ in t.kwargs), Type(kind="real"))
+        type_ = Type() if s.method.site == "attention" else UNKNOWN  # elsewhere it has been refused by name
+        return s.g.node("attn", args, tuple(k for k, _ in t.kwargs), type_)
     if name == "range":
         raise Mismatch("range(…) stands after `in` only", "E210", "arange(n) for an index vector")
     args = tuple(term(s, a) for a in t.args)

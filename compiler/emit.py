@@ -40,7 +40,7 @@ def leaf_key(low: Low) -> Leaf:
 
 def run(roots: Sequence[Low], leaves: Mapping[Leaf, Tensor], like: Tensor, base: nn.Module | None = None,
         x: Tensor | None = None, known: dict[int, Any] | None = None) -> list[Any]:
-    """The values of ``roots``, computed now, operation by operation. ``known`` carries what was computed to a later run."""
+    """The values of ``roots``, computed now, operation by operation. ``known`` carries them on to a later run."""
     values: dict[int, Any] = {} if known is None else known
 
     def resolve(a: Any) -> Any:

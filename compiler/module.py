@@ -122,7 +122,7 @@ class AdapterModule(nn.Module):
         return initial(p.start, shape, generator, dtype, device)
 
     def _attach(self, waiting: list[tuple[str, Learned]], leaves: dict[Leaf, Tensor], like: Tensor) -> list[Tensor]:
-        """The attach stage: starts that are expressions, in order, then the kept values; a decomposition is made once."""
+        """Starts that are expressions, in order, then the kept values. A decomposition is made once."""
         planner = self.compiled.planner
         known: dict[int, Any] = {}
         for name, p in waiting:

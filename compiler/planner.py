@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import sympy as sp
 
 from padp.compiler import build as b
-from padp.compiler.ir import Axis, Graph, Node, Type, walk
+from padp.compiler.ir import Axis, Graph, Node, Type
 from padp.compiler.low import Low, Table
 from padp.compiler.rules import Simplifier
 
@@ -178,7 +178,7 @@ class Planner:
             suffix = factors[start:]
             if suffix[0].op == "weight" and "T" in v.lead and self.on_tokens:
                 break  # W on tokens stays the base layer's product
-            if any(contains_weight(f) for f in suffix) and "T" in v.lead:
+            if any(applies_weight(f) for f in suffix) and "T" in v.lead:
                 break
             if suffix[0].op == "perm" or suffix[-1].op == "perm" or not worth_trying(suffix, self.table.size(v.lead)):
                 continue  # a permutation costs nothing on a vector
@@ -379,5 +379,14 @@ def batch_of(*lows: Low) -> tuple[Any, tuple[Axis, ...]]:
     return b.united(*(x.type for x in lows))
 
 
-def contains_weight(node: Node) -> bool:
-    return any(n.op == "weight" for n in walk(node))
+def applies_weight(node: Node) -> bool:
+    """Whether applying this matrix applies W itself: then it stays a product of the base layer."""
+    match node.op:
+        case "weight":
+            return True
+        case "add" | "prod" | "t" | "cat" | "detach":
+            return any(applies_weight(a) for a in node.args)
+        case "scale":
+            return applies_weight(node.args[1])
+        case _:
+            return False

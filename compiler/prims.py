@@ -85,7 +85,7 @@ def sumsq(a: Tensor, axis: str, rank: int) -> Tensor:
 
 
 def root(s: Tensor) -> Tensor:
-    """√s of a sum of squares: a norm. Where it is 0 the gradient is 0 too, as of torch's own norms, and not infinite."""
+    """√s of a sum of squares: a norm. Where it is 0 the gradient is 0 too, as of torch's own norms."""
     none = s == 0
     return torch.sqrt(s.masked_fill(none, 1.0)).masked_fill(none, 0.0)
 

@@ -159,7 +159,10 @@ class Simplifier:
             if found is not None:
                 node = self.prod(tuple(found))
                 return self._scaled(scalars, node)
-        node = flat[0] if len(flat) == 1 else b.prod(self.g, *flat)
+        if len(flat) == 2 and flat[0].op == "diag" and flat[1].type.rank == 1:
+            node = self.mul(flat[0].args[0], flat[1])
+        else:
+            node = flat[0] if len(flat) == 1 else b.prod(self.g, *flat)
         return self._scaled(scalars, node)
 
     def _scaled(self, scalars: Sequence[Node], node: Node) -> Node:
@@ -187,8 +190,6 @@ class Simplifier:
             return x
         if x.op == "diag" and y.op == "diag":
             return self.diag(self.mul(x.args[0], y.args[0]))
-        if x.op == "diag" and y.type.rank == 1:
-            return self.mul(x.args[0], y)
         if (x.op == "inv" and x.args[0] is y) or (y.op == "inv" and y.args[0] is x):
             return b.eye(self.g, x.type.item[0])
         if x.op == "perm" and y.op == "perm" and not x.type.loops and not y.type.loops:

@@ -32,7 +32,7 @@ def stored_transposed(module: nn.Module) -> bool:
 def why_not_linear(module: nn.Module) -> str | None:
     """None when a linear site can take this module, else the reason."""
     if isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):
-        return "nn.MultiheadAttention, its owner, reads the weight and never calls the layer: an adapter would do nothing"
+        return "nn.MultiheadAttention, its owner, reads the weight and never calls it: an adapter would do nothing"
     if not (isinstance(module, nn.Linear) or stored_transposed(module)):
         return f"it is {type(module).__name__}, and a linear site takes nn.Linear or transformers' Conv1D"
     weight = module.weight

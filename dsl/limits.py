@@ -11,7 +11,7 @@ MAX_STATEMENT = 10_000
 """Characters in one statement, all of its lines together."""
 
 MAX_STATEMENTS = 5_000
-"""Statements in a program, remarks included."""
+"""Logical lines in a program, comment lines included."""
 
 MAX_NESTING = 60
 """Brackets inside brackets, and blocks inside blocks."""

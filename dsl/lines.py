@@ -53,9 +53,10 @@ def logical_lines(source: Source, text: str) -> tuple[list[Line | Comment], list
     found: list[Diagnostic] = []
     at = 1 if text.startswith("\ufeff") else 0
     while at < len(text):
-        start = re.compile(r"[ \t]*").match(text, at)
-        assert start is not None
-        indent, code = start.group(), start.end()
+        code = at
+        while code < len(text) and text[code] in " \t":
+            code += 1
+        indent = text[at:code]
         if code == len(text) or text[code] == "\n":
             at = code + 1
         elif text[code] == "#":
@@ -86,7 +87,7 @@ def _one_line(source: Source, text: str, indent: str, start: int, found: list[Di
     while True:
         mark = _MARK.search(text, at)
         stop = len(text) if mark is None else mark.start()
-        gap = text[at:stop].rstrip()
+        gap = text[at:stop].rstrip(" \t")
         if gap:
             end = at + len(gap)
         if mark is None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import stat
 import sys
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -55,7 +54,7 @@ def parse(source: Source) -> Program:
     if len(source.text) > MAX_TEXT:
         message = f"the program has {len(source.text)} characters, more than {MAX_TEXT}"
         raise PadpError(Diagnostic("E105", message, Span(0, 0), source))
-    text = _readable(source.text)
+    text = plain(source.text)
     lines, found = logical_lines(source, text)
     program = _Blocks(source, text, found).program(lines)
     if found:
@@ -65,17 +64,6 @@ def parse(source: Source) -> Program:
             found[MAX_ERRORS - 1] = replace(found[MAX_ERRORS - 1], notes=(*found[MAX_ERRORS - 1].notes, more))
         raise PadpError([d.at(source) for d in found[:MAX_ERRORS]])
     return program
-
-
-def _readable(text: str) -> str:
-    """``text`` with look-alike characters replaced, one for one, but not in quoted text."""
-    code = plain(text)
-
-    def as_written(found: re.Match[str]) -> str:
-        start, end = found.span()
-        return code[start:end] if code[start] == "#" else f'"{text[start + 1 : end - 1]}"'
-
-    return re.sub(r'"[^"\n]*"|#[^\n]*', as_written, code) if code != text else text
 
 
 # ---------------------------------------------------------------- lines to blocks

@@ -67,8 +67,20 @@ SUBSCRIPTS = {letter: sub for sub, letter in _LETTER_OF_SUB.items() if letter in
 
 
 def plain(text: str) -> str:
-    """``text`` with look-alike characters replaced, one for one: offsets stay."""
-    return text.translate(_CONFUSABLE_TABLE)
+    """``text`` with look-alike characters replaced, except in comments and quoted text. One for one: offsets stay."""
+    code = text.translate(_CONFUSABLE_TABLE)
+
+    def as_written(found: re.Match[str]) -> str:
+        start, end = found.span()
+        return text[start:end] if code[start] == "#" else f'"{text[start + 1 : end - 1]}"'
+
+    return re.sub(r'"[^"\n]*"|#[^\n]*', as_written, code) if code != text else text
+
+
+def look_alikes(text: str) -> list[tuple[int, str, str]]:
+    """Offset, letter and the letter it is read as, for every letter of the code that ``plain`` replaces."""
+    pairs = enumerate(zip(text, plain(text), strict=True))
+    return [(at, seen, meant) for at, (seen, meant) in pairs if seen != meant and meant.isalpha()]
 
 
 def glyph_name(name: str) -> str:

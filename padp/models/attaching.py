@@ -46,9 +46,9 @@ def attach(model: Model, adapter: Adapter, targets: str | Sequence[str] = ALL, *
     ``targets``: "all-linear" (every nn.Linear and Conv1D outside the output head; for adapters of hidden states every
     block, for adapters of attentions every attention), a list of ends of paths, or one regex for whole paths;
     ``layers``: blocks by number. ``variant`` and every hyperparameter may be a mapping {pattern: value, "*": default},
-    a pattern being an end of a path or a regex. The base is frozen; adapter parameters have its dtype, float32 when that is half
-    precision, or ``dtype``. ``dropout`` acts on the adapter's path in training. ``modules_to_save``: modules that are
-    trained whole, as copies. The adapter joins the active ones unless ``active`` is false.
+    a pattern being an end of a path or a regex. The base is frozen; adapter parameters have its dtype, float32 when
+    that is half precision, or ``dtype``. ``dropout`` acts on the adapter's path in training. ``modules_to_save``:
+    modules that are trained whole, as copies. The adapter joins the active ones unless ``active`` is false.
 
     Raises ``PadpError`` and leaves the model as it was: E502 a module that such an adapter cannot take, E503 patterns
     that match nothing, E506 a shared tensor that is too small, E507 and E501 hyperparameters, E508 adapters that do not

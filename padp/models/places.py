@@ -64,6 +64,9 @@ def linear_place(path: str, module: nn.Module) -> Place:
     if isinstance(module, StandIn) and not isinstance(module, LinearSite):
         raise refuse("E508", f"{path}: an adapter or a saved module ({type(module).__name__}) stands there already",
                      suggestion="detach it first, or leave this layer out with exclude=")
+    if isinstance(module, LinearSite) and module.path != path:
+        raise refuse("E508", f"{path}: the layer there was adapted by hand and put into the model",
+                     suggestion="put the plain layer back, or leave this one out with exclude=")
     base = module.base if isinstance(module, LinearSite) else module
     reason = why_not_linear(base)
     if reason is not None:

@@ -104,7 +104,8 @@ class PromptReader:
     def watch(self, modules: Iterable[nn.Module]) -> None:
         """Read the calls of these modules; once each."""
         for module in modules:
-            if not any(getattr(hook, "__self__", None) is self for hook in inside(module, "_forward_pre_hooks").values()):
+            hooks = inside(module, "_forward_pre_hooks").values()
+            if not any(getattr(hook, "__self__", None) is self for hook in hooks):
                 module.register_forward_pre_hook(self.enter, with_kwargs=True)
                 module.register_forward_hook(self.leave, always_call=True)
 

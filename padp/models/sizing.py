@@ -42,7 +42,7 @@ def sizes_at(method: Method, place: Place) -> dict[str, int]:
                 continue
             wanted = symbolic(dim, found)
             if not wanted.free_symbols and wanted != size:
-                raise refuse("E501", f"{place.path}: {bound.name} is {_show(shape)}, and the header of {method.name} asks "
+                raise refuse("E501", f"{place.path}: {bound.name} is {_show(shape)}, and {method.name}'s header asks "
                              f"for {wanted} where there are {size}", bound.span, source=method.source)
     return found
 

@@ -42,5 +42,5 @@ def put_in_place(model: nn.Module, pairs: Iterable[tuple[nn.Module, nn.Module]])
 
 
 def inside(module: nn.Module, table: str) -> dict[Any, Any]:
-    """One of the tables in which torch keeps what belongs to a module: its children under all their names, its hooks."""
+    """A table in which torch keeps what belongs to a module: its children under all their names, its hooks."""
     return cast("dict[Any, Any]", vars(module)[table])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from padp.dsl import spellings
-from padp.dsl.spellings import ascii_name, glyph_name, plain, python_name
+from padp.dsl.spellings import ascii_name, glyph_name, look_alikes, plain, python_name
 from tests.dsl.trees import identifiers
 
 NAMES = [  # as typed, canonical, ASCII, Python
@@ -98,6 +98,8 @@ def test_any_text_is_a_name_or_is_refused(text: str) -> None:
 def test_look_alikes_keep_offsets() -> None:
     assert all(len(a) == len(b) == 1 for a, b in spellings.CONFUSABLES.items())
     assert plain("W ∙ x − ϵ") == "W · x - ε"
+    assert plain('ϵ "ϵ" # ϵ\n“ϵ”') == 'ε "ϵ" # ϵ\n"ϵ"'
+    assert look_alikes("W − Α # Α") == [(4, "Α", "A")]
     assert not set(spellings.CONFUSABLES) & set(spellings.CONFUSABLES.values())
 
 

@@ -15,7 +15,7 @@ from padp.models.walk import inside
 Batch: TypeAlias = dict[str, Tensor]
 
 
-def make_llama(**changes: Any) -> nn.Module:
+def make_llama(**changes: Any) -> Any:
     """A LLaMA of width 32: 3 layers, 4 heads in 2 groups of size 8."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -24,7 +24,7 @@ def make_llama(**changes: Any) -> nn.Module:
         "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
         "num_key_value_heads": 2, "max_position_embeddings": 64, "tie_word_embeddings": False, "pad_token_id": 0}
     config = LlamaConfig(**{**settings, **changes})
-    return cast(nn.Module, LlamaForCausalLM(config).eval())
+    return LlamaForCausalLM(config).eval()
 
 
 def run(model: Any, batch: Batch) -> Tensor:
@@ -32,6 +32,11 @@ def run(model: Any, batch: Batch) -> Tensor:
     with torch.no_grad():
         out = model(**batch)
     return cast(Tensor, out.logits if hasattr(out, "logits") else out.last_hidden_state)
+
+
+def notebook(shown: Any) -> str:
+    """What a notebook shows."""
+    return str(shown._repr_html_())
 
 
 class Refused:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -16,12 +18,12 @@ from tests.models.families import Batch, Refused, make_llama, run
 from tests.models.programs import HEADS
 
 
-def read(model: nn.Module, path: str | None = None) -> Attention:
+def read(model: Any, path: str | None = None) -> Attention:
     path = path or attentions(model)[0]
     return read_attention(path, *with_ancestors(model)[path])
 
 
-def test_what_is_read(llama: nn.Module, minilm: nn.Module, opt: nn.Module, t5: nn.Module) -> None:
+def test_what_is_read(llama: Any, minilm: Any, opt: Any, t5: Any) -> None:
     assert read(llama).sizes == {"H": 4, "G": 2, "e": 8, "d": 32} and "rotary" in str(read(llama).between)
     assert read(minilm).sizes == {"H": 12, "G": 12, "e": 32, "d": 384} and read(minilm).between is None
     assert read(minilm).projection("o") is minilm.get_submodule("encoder.layer.0.attention.output.dense")
@@ -34,7 +36,7 @@ def test_heads_of_another_size_than_width_over_heads() -> None:
     assert read(make_llama(head_dim=16)).sizes == {"H": 4, "G": 2, "e": 16, "d": 32}
 
 
-def test_norms_and_relative_terms_are_found(llama: nn.Module) -> None:
+def test_norms_and_relative_terms_are_found(llama: Any) -> None:
     from transformers import BertConfig, BertModel, Qwen3Config, Qwen3Model
 
     qwen = Qwen3Model(Qwen3Config(vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
@@ -47,7 +49,7 @@ def test_norms_and_relative_terms_are_found(llama: nn.Module) -> None:
     assert "relative_key" in str(read(bert).between)
 
 
-def test_tensors_by_head_are_the_projections(llama: nn.Module) -> None:
+def test_tensors_by_head_are_the_projections(llama: Any) -> None:
     attention = read(llama)
     tensors = attention.tensors()
     x, z = torch.randn(32), torch.randn(32)
@@ -58,7 +60,7 @@ def test_tensors_by_head_are_the_projections(llama: nn.Module) -> None:
     assert "b_Q" not in tensors and tensors["W_V"].shape == (2, 8, 32)
 
 
-def test_heads_that_do_not_fit_are_refused(llama: nn.Module) -> None:
+def test_heads_that_do_not_fit_are_refused(llama: Any) -> None:
     attention = llama.get_submodule("model.layers.1.self_attn")
     attention.o_proj = nn.Linear(24, 32)
     with Refused("E502", "layers.1.self_attn", "not whole heads", model=llama):
@@ -87,7 +89,7 @@ def test_maps_and_their_merged_weights(offset: bool, bias: bool) -> None:
     assert torch.allclose(nn.functional.linear(z, W, b), into(by_head(map_, z)))
 
 
-def test_per_head_maps_on_models(llama: nn.Module, minilm: nn.Module, opt: nn.Module, t5: nn.Module,
+def test_per_head_maps_on_models(llama: Any, minilm: Any, opt: Any, t5: Any,
                                  batch: Batch) -> None:
     for model in (llama, minilm, opt, t5):
         own = {**batch, "decoder_input_ids": batch["input_ids"]} if model is t5 else batch
@@ -109,7 +111,7 @@ def test_per_head_maps_on_models(llama: nn.Module, minilm: nn.Module, opt: nn.Mo
         assert torch.equal(run(model, own), before)
 
 
-def test_joint_forms_need_nothing_between(llama: nn.Module, opt: nn.Module, minilm: nn.Module) -> None:
+def test_joint_forms_need_nothing_between(llama: Any, opt: Any, minilm: Any) -> None:
     with Refused("E502", "model.layers.0.self_attn", "rotary", "variant='head'", model=llama):
         pm.attach(llama, HEADS, variant="joint")
     pm.attach(opt, HEADS, variant="joint")
@@ -117,7 +119,7 @@ def test_joint_forms_need_nothing_between(llama: nn.Module, opt: nn.Module, mini
     assert len(sites(minilm)) == 1
 
 
-def test_one_adapter_a_time_and_what_others_see(llama: nn.Module, batch: Batch) -> None:
+def test_one_adapter_a_time_and_what_others_see(llama: Any, batch: Batch) -> None:
     pm.attach(llama, HEADS, name="one")
     projection = llama.get_submodule("model.layers.0.self_attn.q_proj")
     assert isinstance(projection, HeadProjection) and projection.in_features == 32
@@ -133,7 +135,31 @@ def test_one_adapter_a_time_and_what_others_see(llama: nn.Module, batch: Batch) 
     assert torch.equal(run(llama, batch), one)
 
 
-def test_the_cache_holds_what_the_attention_uses(llama: nn.Module) -> None:
+def test_maps_that_leave_the_bias_alone(batch: Batch) -> None:
+    """q = A W x: the bias is added outside the map, and read from the model when the map is used."""
+    llama = make_llama(attention_bias=True)
+    with torch.no_grad():
+        for p in llama.parameters():
+            p.add_(0.05)
+    before = run(llama, batch)
+    pm.attach(llama, HEADS, variant="plain", s=0.0)
+    assert torch.allclose(run(llama, batch), before, atol=1e-5)
+    pm.detach(llama)
+    pm.attach(llama, HEADS, variant="plain")
+    projection = llama.get_submodule("model.layers.0.self_attn.q_proj")
+    x = torch.randn(3, 32)
+    T = sites(llama)[0].module("default").tensors["T"]
+    by_hand = torch.einsum("hij,bhj->bhi", torch.eye(8) + T, (x @ projection.weight.T).unflatten(-1, (4, 8))).flatten(1)
+    assert torch.allclose(projection(x), by_hand + projection.bias, atol=1e-5)
+    adapted = run(llama, batch)
+    pm.merge(llama)
+    assert torch.allclose(run(llama, batch), adapted, atol=1e-5)
+    pm.unmerge(llama)
+    half = pm.attach(make_llama(attention_bias=True).bfloat16(), HEADS, variant="plain")
+    assert run(half, batch).dtype == torch.bfloat16
+
+
+def test_the_cache_holds_what_the_attention_uses(llama: Any) -> None:
     pm.attach(llama, HEADS)
     ids = torch.randint(3, 64, (1, 6))
     with torch.no_grad():

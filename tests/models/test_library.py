@@ -14,7 +14,7 @@ import padp
 import padp.models as pm
 from padp.compiler.program import library
 from padp.models.walk import sites
-from tests.models.families import make_llama, run
+from tests.models.families import run
 from tests.models.test_checkpoint import shaken
 
 # Sizes that fit a model of width 32; joint forms of CLOVER are tested where nothing stands between Q and K.
@@ -30,9 +30,8 @@ def every() -> list[tuple[str, str | None]]:
 def test_on_a_model(name: str, variant: str | None, batch: dict[str, Tensor], tmp_path: Path,
                     request: pytest.FixtureRequest) -> None:
     adapter = padp.compile(name)
-    make = (lambda: request.getfixturevalue("opt")) if (name, variant) in JOINT else make_llama
     settings = {key: value for key, value in SMALL.items() if key in adapter.hyper}
-    model = make()
+    model = request.getfixturevalue("opt" if (name, variant) in JOINT else "llama")
     plain = copy.deepcopy(model)
     pm.attach(model, adapter, variant=variant, **settings)
     after = run(shaken(model), batch)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from torch import nn
 
@@ -9,15 +11,15 @@ import padp.models as pm
 from padp.models.places import all_linear, blocks, heads_of
 from padp.models.record import record_of
 from padp.models.walk import sites
-from tests.models.families import Refused
+from tests.models.families import Refused, notebook
 from tests.models.programs import HEADS, LORA, REFT, ROTATION
 
 
-def paths(model: nn.Module, kind: str = "linear") -> list[str]:
+def paths(model: Any, kind: str = "linear") -> list[str]:
     return [site.path for site in sites(model) if site.kind == kind]
 
 
-def test_all_linear_leaves_out_the_head(llama: nn.Module, gpt2: nn.Module, minilm: nn.Module) -> None:
+def test_all_linear_leaves_out_the_head(llama: Any, gpt2: Any, minilm: Any) -> None:
     assert heads_of(llama) == ["lm_head"]
     assert len(all_linear(llama)) == 3 * 7 and "lm_head" not in all_linear(llama)
     assert len(all_linear(gpt2)) == 2 * 4 and all("lm_head" not in path for path in all_linear(gpt2))
@@ -32,7 +34,7 @@ def test_all_linear_leaves_out_heads_by_name_and_all_in_them() -> None:
     assert paths(model) == ["classifier.1", "score"]
 
 
-def test_suffixes_and_regex(llama: nn.Module) -> None:
+def test_suffixes_and_regex(llama: Any) -> None:
     pm.attach(llama, LORA, ["q_proj", "self_attn.v_proj"])
     assert len(paths(llama)) == 6
     pm.detach(llama)
@@ -43,7 +45,7 @@ def test_suffixes_and_regex(llama: nn.Module) -> None:
     assert len(paths(llama)) == 2 * 7
 
 
-def test_every_pattern_that_matched_nothing_is_named(llama: nn.Module) -> None:
+def test_every_pattern_that_matched_nothing_is_named(llama: Any) -> None:
     with Refused("E503", "'q_prj'", "q_proj", "'nonsense'", model=llama):
         pm.attach(llama, LORA, ["q_prj", "nonsense", "v_proj"])
     with Refused("E503", "'w_proj'", "r: 'k_proj'", "variant: 'o_prj'", model=llama):
@@ -60,7 +62,7 @@ def test_every_pattern_that_matched_nothing_is_named(llama: nn.Module) -> None:
         pm.attach(llama, LORA, ["q_proj"], exclude=["q_proj"])
 
 
-def test_other_modules_are_refused_by_name(llama: nn.Module) -> None:
+def test_other_modules_are_refused_by_name(llama: Any) -> None:
     with Refused("E502", "model.embed_tokens", "Embedding", model=llama):
         pm.attach(llama, LORA, ["q_proj", "embed_tokens"])
     with Refused("E502", "self_attn", "LlamaAttention", model=llama):
@@ -78,7 +80,7 @@ def test_multihead_attention_is_not_silently_skipped() -> None:
         pm.attach(model, LORA, ["out_proj"])
 
 
-def test_values_by_pattern(llama: nn.Module) -> None:
+def test_values_by_pattern(llama: Any) -> None:
     pm.attach(llama, LORA, ["q_proj", "v_proj"], r={r".*layers\.0\..*": 5, "v_proj": 3, "*": 4}, α={"q_proj": 1.0})
     ranks = {site.path: (site.module("default").hyper["r"], site.module("default").hyper["α"]) for site in sites(llama)}
     prefix = "model.layers.{}.self_attn.{}"
@@ -90,15 +92,15 @@ def test_values_by_pattern(llama: nn.Module) -> None:
 
 def test_a_layer_under_two_names_is_one_site() -> None:
     shared = nn.Linear(4, 4)
-    model = nn.ModuleDict({"a": nn.Sequential(shared), "b": nn.Sequential(shared), "c": nn.Linear(4, 4)})
+    model: Any = nn.ModuleDict({"a": nn.Sequential(shared), "b": nn.Sequential(shared), "c": nn.Linear(4, 4)})
     pm.attach(model, LORA)
     assert paths(model) == ["a.0", "c"]
-    assert model["a"][0] is model["b"][0]  # type: ignore[index]
+    assert model["a"][0] is model["b"][0]
     pm.detach(model)
-    assert model["a"][0] is shared and model["b"][0] is shared  # type: ignore[index]
+    assert model["a"][0] is shared and model["b"][0] is shared
 
 
-def test_blocks(llama: nn.Module, minilm: nn.Module, t5: nn.Module) -> None:
+def test_blocks(llama: Any, minilm: Any, t5: Any) -> None:
     assert blocks(llama)[0] == "model.layers" and blocks(minilm)[0] == "encoder.layer"
     with Refused("E511", "encoder.block", "decoder.block"):
         pm.attach(t5, REFT)
@@ -109,7 +111,7 @@ def test_blocks(llama: nn.Module, minilm: nn.Module, t5: nn.Module) -> None:
     assert blocks(nn.ModuleDict({"layers": mixture})) == ("layers", ["layers.0", "layers.1", "layers.2"])
 
 
-def test_layers(llama: nn.Module) -> None:
+def test_layers(llama: Any) -> None:
     pm.attach(llama, REFT, layers=[2, -3])
     assert paths(llama, "hidden") == ["model.layers.0", "model.layers.2"]
     pm.detach(llama)
@@ -123,14 +125,14 @@ def test_layers(llama: nn.Module) -> None:
         pm.attach(llama, REFT, [r"layers.1"], layers=[1])
 
 
-def test_fused_projections_are_no_attention_site(gpt2: nn.Module) -> None:
+def test_fused_projections_are_no_attention_site(gpt2: Any) -> None:
     with Refused("E502", "c_attn", model=gpt2):
         pm.attach(gpt2, HEADS)
     with Refused("E502", "c_attn", model=gpt2):
         pm.attach(gpt2, HEADS, ["attn"])
 
 
-def test_sizes_are_checked_before_anything_changes(llama: nn.Module) -> None:
+def test_sizes_are_checked_before_anything_changes(llama: Any) -> None:
     with Refused("E501", "n = 48", model=llama):
         pm.attach(llama, ROTATION, k={"down_proj": 5, "*": 4})
     with Refused("E507", "nonsense", model=llama):
@@ -140,19 +142,19 @@ def test_sizes_are_checked_before_anything_changes(llama: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.b", "", "keys", "ä"])
-def test_names(name: str, llama: nn.Module) -> None:
+def test_names(name: str, llama: Any) -> None:
     with Refused("E511", "cannot name", model=llama):
         pm.attach(llama, LORA, name=name)
 
 
-def test_listing_of_targets(llama: nn.Module, gpt2: nn.Module) -> None:
+def test_listing_of_targets(llama: Any, gpt2: Any) -> None:
     rows = {(row.name, row.kind): row for row in pm.targets(llama).rows}
     assert rows["q_proj", "linear"].count == 3 and rows["q_proj", "linear"].sizes == "m=32, n=32"
     assert "output head" in rows["lm_head", "linear"].note
     assert rows["model.layers.*", "hidden"].count == 3
     assert rows["self_attn", "attention"].sizes == "H=4, G=2, e=8, d=32"
     assert "rotary" in rows["self_attn", "attention"].note
-    assert "self_attn" in repr(pm.targets(llama)) and "<pre" in pm.targets(llama)._repr_html_()
+    assert "self_attn" in repr(pm.targets(llama)) and "<pre" in notebook(pm.targets(llama))
     assert any("c_attn" in row.note for row in pm.targets(gpt2).rows if row.kind == "attention")
     pm.attach(llama, LORA)
     assert pm.targets(llama) == pm.targets(llama) and len(pm.targets(llama).rows) == len(rows)  # the same when attached

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import Tensor
 
 import padp.models as pm
 from padp.models.record import record_of
 from padp.models.walk import sites
-from tests.models.families import Batch, Refused, run
+from tests.models.families import Batch, Refused, notebook, run
 from tests.models.programs import BIAS, LORA, RANKED, REFT, VERA
 
 
-def test_knobs(llama: nn.Module, batch: Batch) -> None:
+def test_knobs(llama: Any, batch: Batch) -> None:
     before = run(llama, batch)
     pm.attach(llama, LORA, ["q_proj"])
     pm.attach(llama, BIAS, ["v_proj"], name="bias", active=False)
@@ -32,7 +33,7 @@ def test_knobs(llama: nn.Module, batch: Batch) -> None:
     assert torch.equal(run(llama, batch), adapted)  # nothing was set
 
 
-def test_penalty(llama: nn.Module) -> None:
+def test_penalty(llama: Any) -> None:
     pm.attach(llama, BIAS, ["v_proj"], name="bias")
     assert float(pm.penalty(llama)) == 0.0
     pm.attach(llama, LORA, ["q_proj", "o_proj"])
@@ -48,7 +49,7 @@ def test_penalty(llama: nn.Module) -> None:
         assert float(pm.penalty(llama)) == 0.0
 
 
-def test_update_ranks_over_all_sites_and_counts_steps(llama: nn.Module, batch: Batch) -> None:
+def test_update_ranks_over_all_sites_and_counts_steps(llama: Any, batch: Batch) -> None:
     pm.attach(llama, LORA, ["q_proj"], name="plain")
     pm.attach(llama, RANKED, ["q_proj", "v_proj"], name="ranked")
     modules = [site.module("ranked") for site in sites(llama) if "ranked" in site.adapters]
@@ -59,8 +60,9 @@ def test_update_ranks_over_all_sites_and_counts_steps(llama: nn.Module, batch: B
         llama.zero_grad()
         llama(**batch)[0].square().mean().backward()
         values = [m.tensors["Λ"].detach().clone() for m in modules]
-        averages = [0.5 * old + 0.5 * (m.tensors["Λ"] * m.tensors["Λ"].grad).abs().detach()
-                    for old, m in zip(averages, modules, strict=True)]
+        scores = [(value * grad).abs() for value, m in zip(values, modules, strict=True)
+                  if (grad := m.tensors["Λ"].grad) is not None]
+        averages = [0.5 * old + 0.5 * new for old, new in zip(averages, scores, strict=True)]
         pm.update(llama)
         best = torch.cat(averages).sort(descending=True, stable=True).indices[: 2 * len(modules)]
         kept = torch.zeros(4 * len(modules)).scatter(0, best, 1.0).split(4)
@@ -73,14 +75,14 @@ def test_update_ranks_over_all_sites_and_counts_steps(llama: nn.Module, batch: B
     assert {name: one.steps for name, one in record_of(llama).attached.items()} == {"plain": 4, "ranked": 3}
 
 
-def test_trainable(llama: nn.Module) -> None:
+def test_trainable(llama: Any) -> None:
     pm.attach(llama, LORA, ["q_proj"], name="one")
     pm.attach(llama, VERA, ["v_proj"], name="two", modules_to_save=["lm_head"])
     assert {id(p) for p in pm.trainable(llama)} == {id(p) for p in llama.parameters() if p.requires_grad}
     assert len(list(pm.trainable(llama, "one"))) == 6 and len(list(pm.trainable(llama, "two"))) == 7
 
 
-def test_summary(llama: nn.Module) -> None:
+def test_summary(llama: Any) -> None:
     assert pm.summary(llama).sites == () and pm.summary(llama).learned == 0
     own = sum(p.numel() for p in llama.parameters())
     pm.attach(llama, LORA, ["q_proj", "down_proj"], r={"layers.0.self_attn.q_proj": 4, "*": 2},
@@ -100,7 +102,7 @@ def test_summary(llama: nn.Module) -> None:
     assert "model.layers.*.mlp.down_proj" in text and "3 × 160" in text and f"{seen.learned:,} learned" in text
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(seen)
-    assert "r(m + n)" in console.export_text() and "<pre" in seen._repr_html_()
+    assert "r(m + n)" in console.export_text() and "<pre" in notebook(seen)
     pm.activate(llama, "default")
     pm.merge(llama)
     assert "merged" in repr(pm.summary(llama))

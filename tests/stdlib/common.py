@@ -71,7 +71,8 @@ def base_layer(case: Case, *, bias: bool = True, dtype: torch.dtype = torch.floa
     return nn.Linear(case.n, case.m, bias=bias, dtype=torch.float64).to(dtype)
 
 
-def fresh(case: Case, *, bias: bool = True, dtype: torch.dtype = torch.float64, own: torch.dtype | None = None) -> LinearSite:
+def fresh(case: Case, *, bias: bool = True, dtype: torch.dtype = torch.float64, own: torch.dtype | None = None
+          ) -> LinearSite:  # fmt: skip
     """The layer with the adapter as it starts; ``own`` is the dtype of the adapter's tensors."""
     base = base_layer(case, bias=bias, dtype=dtype)
     return cast(LinearSite, case.adapter(base, variant=case.variant, dtype=own or dtype, **case.hyper))
@@ -130,9 +131,9 @@ def equals_its_reference(case: Case) -> None:
         fast, slow = layer(x), layer.reference(x)
         close(fast, slow)
         weights = torch.randn(fast.shape, generator=torch.Generator().manual_seed(3), dtype=fast.dtype)
-        pairs = zip(["x", *learned(layer)], _gradients(fast, weights, leaves), _gradients(slow, weights, leaves), strict=True)
-        for name, one, other in pairs:
-            assert (one - other).abs().max() <= 1e-9 * max(1.0, other.abs().max().item()), f"gradient of {name}"
+        one, other = _gradients(fast, weights, leaves), _gradients(slow, weights, leaves)
+        for name, a, b in zip(["x", *learned(layer)], one, other, strict=True):
+            assert (a - b).abs().max() <= 1e-9 * max(1.0, b.abs().max().item()), f"gradient of {name}"
 
 
 def _gradients(y: Tensor, weights: Tensor, leaves: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -195,7 +196,7 @@ def starts_as_said(case: Case) -> None:
 
 
 def learns_from_its_start(case: Case) -> None:
-    """The first gradients are finite, and those of the literal reading: zero norms and equal singular values included."""
+    """The first gradients are finite, and those of the literal reading: norms that are 0 included."""
     layer = fresh(case)
     x = inputs(case, 4)
     leaves = list(learned(layer).values())
@@ -237,7 +238,8 @@ def works_in_half_precision(case: Case) -> None:
     x = inputs(case, 6, dtype=torch.bfloat16)
     with torch.no_grad():
         wide.base.load_state_dict({k: v.float() for k, v in layer.base.state_dict().items()})
-        only(wide).load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in only(layer).state_dict().items()})
+        own = only(layer).state_dict()
+        only(wide).load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in own.items()})
     assert all(p.dtype == torch.float32 for p in learned(layer).values())
     y = layer(x)
     assert y.dtype == torch.bfloat16
@@ -281,8 +283,7 @@ def law_name(law: Law) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Peft:
-    """PEFT's layer on ``nn.Linear(n, m)`` in float32, all its trained numbers random; its tensors, buffers too, by short
-    name."""
+    """PEFT's layer on ``nn.Linear(n, m)`` in float32, what it trains random; its tensors and buffers by short name."""
 
     model: Any
     tensors: Mapping[str, Tensor]
@@ -306,7 +307,7 @@ class Peft:
 def peft_layer(case: Case, config: Any, spread: float = 0.3) -> Peft:
     """PEFT's model of one layer, around the same base as ``base_layer(case)``, in eval mode.
 
-    ``config`` is a PEFT config with ``target_modules=["0"]``. A name is PEFT's own without adapter name and ``.weight``.
+    ``config`` is a PEFT config with ``target_modules=["0"]``. Names are PEFT's, without the adapter's and ``.weight``.
     """
     import peft
 

@@ -192,8 +192,10 @@ def dense_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boft_layer, "get_fbd_cuda", lambda: extension)
 
 
-@pytest.mark.parametrize(("n", "m", "k", "factors"), [(12, 8, 4, 1), (9, 15, 3, 1), (12, 8, 2, 2), (16, 9, 4, 2), (16, 9, 4, 3),
-                                                      (24, 5, 6, 3)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("n", "m", "k", "factors"),
+    [(12, 8, 4, 1), (9, 15, 3, 1), (12, 8, 2, 2), (16, 9, 4, 2), (16, 9, 4, 3), (24, 5, 6, 3)],
+)
 @pytest.mark.usefixtures("dense_blocks")
 def test_boft(n: int, m: int, k: int, factors: int) -> None:
     """D is PEFT's full block; only its antisymmetric half matters. s scales the outputs, not the bias."""
@@ -239,7 +241,7 @@ def test_road(n: int, m: int, g: int, variant: str) -> None:
 
 @pytest.mark.parametrize("variant", ["road_1", "road_2", "road_4"])
 def test_road_of_the_paper_is_that_of_peft_in_groups_of_two(variant: str) -> None:
-    """Halves of groups of two are neighbours. A pair's numbers stand together in ours: by output, then cosine and sine."""
+    """Halves of groups of two are neighbours. Ours keeps a pair's numbers together: the entries of its 2×2 block."""
     case = Case("road", variant, 9, 14)
     config = peft.RoadConfig(variant=cast(Any, variant), group_size=2, target_modules=["0"])
 
@@ -249,7 +251,7 @@ def test_road_of_the_paper_is_that_of_peft_in_groups_of_two(variant: str) -> Non
         if variant == "road_2":
             return t.reshape(-1, 2)
         cosine, sine = t.reshape(-1, 2, 2).unbind(1)  # for the outputs p and q of a pair
-        return torch.stack([torch.stack([cosine[:, 0], sine[:, 0]], -1), torch.stack([sine[:, 1], cosine[:, 1]], -1)], 1)
+        return torch.stack([cosine[:, 0], sine[:, 0], sine[:, 1], cosine[:, 1]], -1).reshape(-1, 2, 2)
 
     equals_peft(case, config, lambda t: {"θ": ordered(t["road_theta"]), "α": ordered(t["road_alpha"])})
 
@@ -265,7 +267,8 @@ def test_adalora_prunes_what_peft_prunes() -> None:
     steps, r, target = 12, 4, 2
     torch.manual_seed(0)
     base = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 7))
-    ours = padp.attach(copy.deepcopy(base), padp.compile("adalora"), variant="peft", r=r, target=target, α=8, steps=steps)
+    adalora = padp.compile("adalora")
+    ours = padp.attach(copy.deepcopy(base), adalora, variant="peft", r=r, target=target, α=8, steps=steps)
     config = peft.AdaLoraConfig(init_r=r, target_r=target, lora_alpha=8, total_step=steps, tinit=0, tfinal=0, deltaT=1,
                                 target_modules=["0", "2"])  # fmt: skip
     with warnings.catch_warnings():
@@ -275,10 +278,10 @@ def test_adalora_prunes_what_peft_prunes() -> None:
     with torch.no_grad():
         for k in (0, 2):
             layers[k].lora_E["default"].normal_(0, 0.3)
-            copy_into(cast(Any, ours[k]), {"P": layers[k].lora_B["default"], "Λ": layers[k].lora_E["default"].reshape(-1),
-                                           "Q": layers[k].lora_A["default"]})  # fmt: skip
+            names = ("lora_A", "lora_B", "lora_E")
+            copy_into(cast(Any, ours[k]), triplet({name: getattr(layers[k], name)["default"] for name in names}))
     x, wanted = torch.randn(20, 6), torch.randn(20, 7)
-    optimisers = [torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.3) for model in (ours, theirs)]
+    optimisers = [torch.optim.SGD(learned(model).values(), lr=0.3) for model in (ours, theirs)]
     left: list[int] = []
     for step in range(steps):
         for model, optimiser in zip((ours, theirs), optimisers, strict=True):
@@ -324,7 +327,7 @@ def test_the_penalty_of_the_paper() -> None:
 
 
 def test_the_base_of_both_is_one() -> None:
-    """What makes these comparisons mean something: the same base weights, and an adapter of PEFT that does something."""
+    """What makes these comparisons mean something: the same base weights, and a PEFT adapter that does something."""
     case = Case("lora", hyper={"r": 4})
     theirs = peft_layer(case, peft.LoraConfig(r=4, target_modules=["0"]))
     base, x = base_layer(case, dtype=torch.float32), inputs(case, 5, dtype=torch.float32)
