@@ -10,7 +10,7 @@ from typing import Any
 import sympy as sp
 
 from padp.compiler.dims import product, written_out
-from padp.compiler.elaborate import NeedCases, elaborate
+from padp.compiler.elaborate import Elaborated, NeedCases, elaborate
 from padp.compiler.sizes import symbolic
 from padp.compiler.terms import Method, Var
 
@@ -42,13 +42,23 @@ def counted(method: Method) -> Counted:
     return _counted(_ById(method))
 
 
+def declarations(method: Method) -> Elaborated:
+    """The typed program; only its declarations where a conditional on dimensions leaves the body open."""
+    return _declarations(_ById(method))
+
+
+@lru_cache(maxsize=256)
+def _declarations(key: _ById) -> Elaborated:
+    try:
+        return elaborate(key.method)
+    except NeedCases:
+        return elaborate(replace(key.method, body=(), minimise=()))
+
+
 @lru_cache(maxsize=256)
 def _counted(key: _ById) -> Counted:
     method = key.method
-    try:
-        typed = elaborate(method)
-    except NeedCases:  # the body is open, the declarations are not
-        typed = elaborate(replace(method, body=(), minimise=()))
+    typed = declarations(method)
     by_name: dict[str, Any] = {}
     spaces: dict[str, str] = {}
     for name, p in typed.parameters.items():

@@ -261,6 +261,8 @@ def space_type(s: _State, space: SpaceTerm) -> Type:
         return Type((omega.type.item[0],))
     dims = tuple(_whole(s, d) for d in space.dims)
     family = tuple(_whole(s, d) for d in space.family)
+    if None in (*dims, *family):
+        return UNKNOWN
     if space.kind in ("O", "SO"):
         dims = (dims[0], dims[0])
     if len(dims) > 2:
@@ -278,7 +280,7 @@ def _whole(s: _State, d: Term) -> Any:
         here = ", ".join(f"{n} = {v}" for n, v in used.items())
         report(s, "E501", f"the dimension {text(d)} is {show(value)}, not a whole number", d.span,
                notes=(f"here {here}",) if here else ())
-        return 1
+        return None
     return value
 
 

@@ -470,16 +470,22 @@ def butterfly(n: int, k: int, j: int) -> Tensor:
     """The order of coordinates in which factor j of a block butterfly is block-diagonal with blocks of size k.
 
     Each block of k is made of two half blocks, k/2 neighbours each, that lie 2^j half blocks apart (k odd: j = 0 only).
-    j counts modulo the number of j with k·2^j | n.
+    There is a factor for every j with k·2^j | n.
     """
     if k < 1 or n % k:
         raise refuse("E501", f"butterfly: blocks of {k} do not divide {n}")
     if k % 2:
+        if j:
+            raise refuse("E501", f"butterfly: blocks of odd size {k} have no half blocks, so there is one factor only",
+                         suggestion="an even k, or one factor")
         return torch.arange(n)
     levels = 1
     while n % (k * 2**levels) == 0:
         levels += 1
-    apart, half = 2 ** (j % levels), k // 2
+    if not 0 <= j < levels:
+        raise refuse("E501", f"butterfly: {n} coordinates in blocks of {k} have {levels} factors, and number {j} was "
+                     "asked for (from 0)", suggestion=f"at most {levels} factors")
+    apart, half = 2**j, k // 2
     return torch.arange(n).reshape(n // (k * apart), 2, apart, half).transpose(1, 2).reshape(-1)
 
 

@@ -1,14 +1,18 @@
 """Adapters on real models: attach and detach, switch, train, merge, save and load.
 
-    walk, patterns, places, heads   what a model has        record, saved, building   what padp puts there
-    selecting, attaching, merging, training, checkpoint, listing                      the public functions
-    hidden, prompt, attention       sites that are no linear layer
+    walk, places, heads, sizing        what a model has: its modules, where adapters can sit, of which sizes
+    patterns, selecting                which of these are meant
+    building, saved, record            what is put there, and what is remembered
+    hidden, prompt, attention          sites that are no linear layer
+    fast_paths                         what would bypass them
+    attaching, detaching, merging, training, checkpoint, files, listing       the public functions
 """
 
 from __future__ import annotations
 
-from padp.models.attaching import activate, attach, detach, disabled
+from padp.models.attaching import activate, attach, disabled
 from padp.models.checkpoint import load, save
+from padp.models.detaching import detach
 from padp.models.listing import summary, targets
 from padp.models.merging import merge, unmerge
 from padp.models.training import penalty, trainable, update

@@ -18,17 +18,18 @@ from torch import nn
 from padp.compiler.shared import SharedStore
 from padp.compiler.site import LinearSite, Site
 from padp.dsl.diagnostics import refuse
-from padp.models.attention import AttentionSite, HeadProjection
-from padp.models.building import built, keep_shared, shared_for, shared_of
-from padp.models.fast_paths import turn_off, turn_on
+from padp.models.attention import AttentionSite
+from padp.models.building import built, keep_shared, shared_for
+from padp.models.fast_paths import turn_off
 from padp.models.hidden import HiddenSite, positions_of
+from padp.models.merging import refuse_merged
 from padp.models.patterns import Misses, by_site, chosen
 from padp.models.places import Kind, Place, place, with_ancestors
 from padp.models.prompt import PromptReader
-from padp.models.record import Attached, Record, holder, named, names_of, record_of, refuse_nested, sites_of, store
+from padp.models.record import Attached, Record, holder, names_of, record_of, refuse_nested, store
 from padp.models.saved import SavedModule, copied, saved_modules
 from padp.models.selecting import ALL, select
-from padp.models.walk import inside, put_in_place, sites, walk
+from padp.models.walk import put_in_place, sites, walk
 
 if TYPE_CHECKING:
     from padp.compiler.adapter import Adapter, Settings
@@ -89,14 +90,6 @@ def check_name(record: Record, name: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or hasattr(nn.ModuleDict, name):
         raise refuse("E511", f"{name!r} cannot name an adapter: it becomes part of parameter names",
                      suggestion="letters, digits, _ and -")
-
-
-def refuse_merged(model: nn.Module, what: str) -> None:
-    """E511 while an adapter is merged into the model."""
-    merged = [part.path for _, part in walk(model) if isinstance(part, (LinearSite, HeadProjection)) and part.merged]
-    if merged:
-        raise refuse("E511", f"{what} is refused while adapters are merged ({merged[0]} is)",
-                     suggestion="padp.unmerge(model) first")
 
 
 def settings_by_site(adapter: Adapter, paths: Sequence[str], variant: str | Mapping[str, str] | None,
@@ -248,77 +241,3 @@ def disabled(model: nn.Module) -> Generator[None, None, None]:
     finally:
         for part, enabled in zip(parts, before, strict=True):
             part.enabled = enabled
-
-
-# ---------------------------------------------------------------- detaching
-
-
-def detach(model: Model, name: str | None = None, *, keep_merged: bool = False) -> Model:
-    """Take an adapter (all of them, with no name) off the model; where none is left the model's own modules are put
-    back, the very same objects, and what required a gradient before requires it again.
-
-    A merged model is unmerged first, unless ``keep_merged``: then the new weights stay (all adapters go).
-    E510 when it is not attached, E511 to keep merged weights of a model that is not merged.
-    """
-    root = holder(model)
-    record = record_of(root)
-    names = [named(record, name).name] if name is not None else list(record.attached)
-    mergeable = [part for _, part in walk(root) if isinstance(part, (LinearSite, HeadProjection))]
-    if keep_merged:
-        if len(names) < len(record.attached):
-            raise refuse("E511", "keep_merged takes every adapter off, because merged weights hold them all",
-                         suggestion="padp.detach(model, keep_merged=True)")
-        if not any(part.merged for part in mergeable):
-            raise refuse("E511", "keep_merged: nothing is merged", suggestion="padp.merge(model) first")
-    elif name is not None:
-        refuse_merged(root, "detaching one adapter")
-    for part in mergeable:
-        if keep_merged:
-            part.keep_merged()
-        else:
-            part.unmerge()
-    for each in names:
-        _remove(root, each)
-    return model
-
-
-def _remove(model: nn.Module, name: str) -> None:
-    """Take one adapter off and put back what nothing stands in for any more."""
-    back: list[tuple[nn.Module, nn.Module]] = []
-    every = dict(walk(model))
-    for path, site in sites_of(model, name).items():
-        site.remove(name)
-        if len(site.adapters):
-            continue
-        match site:
-            case LinearSite():
-                back.append((site, site.base))
-            case HiddenSite():
-                site.take_off(every[path])
-            case AttentionSite():
-                site.take_off(model)
-            case _:
-                raise AssertionError(f"no such site: {site.kind}")
-    for module in saved_modules(model):
-        if name in module.copies:
-            module.remove(name)
-            if not len(module.copies):
-                back.append((module, module.original))
-    put_in_place(model, back)
-    _finish(model, record_of(model).without(name))
-
-
-def _finish(model: nn.Module, record: Record) -> None:
-    """Store the record; when no adapter is left, leave the model as it was before the first."""
-    store(model, record)
-    keep_shared(model, shared_of(model).kept(model.parameters()))
-    if not any(isinstance(site, HiddenSite) for site in sites(model)):
-        for module in model.modules():
-            for hook in list(inside(module, "_forward_pre_hooks").values()):
-                reader = getattr(hook, "__self__", None)
-                if isinstance(reader, PromptReader):
-                    reader.forget(model)
-    if not record.attached:
-        turn_on(model, record.nested)
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name in record.required_grad)

@@ -23,9 +23,10 @@ from padp.compiler.check import require
 from padp.compiler.shared import SharedStore
 from padp.dsl.diagnostics import PadpError
 from padp.dsl.source import Source
-from padp.models.attaching import check_name, commit, planned, refuse_merged
+from padp.models.attaching import check_name, commit, planned
 from padp.models.building import remade, shared_of
 from padp.models.files import dtype_name, read, write, wrong
+from padp.models.merging import refuse_merged
 from padp.models.places import Kind, Place, place
 from padp.models.record import Attached, holder, named, record_of, refuse_nested, sites_of
 from padp.models.saved import copied, saved_modules

@@ -59,8 +59,16 @@ def unmerge(model: Model) -> Model:
 
 
 def mergeables(model: nn.Module) -> list[Mergeable]:
-    """The parts of a model that hold a weight into which an adapter can be merged."""
-    return [part for _, part in walk(model) if isinstance(part, (LinearSite, HeadProjection))]
+    """The parts of a model that hold a weight into which an attached adapter can be merged."""
+    return [part for _, part in walk(model) if isinstance(part, (LinearSite, HeadProjection)) and part.path]
+
+
+def refuse_merged(model: nn.Module, what: str) -> None:
+    """E511 while an adapter is merged into the model."""
+    merged = [part.path for part in mergeables(model) if part.merged]
+    if merged:
+        raise refuse("E511", f"{what} is refused while adapters are merged ({merged[0]} is)",
+                     suggestion="padp.unmerge(model) first")
 
 
 def acts(part: Mergeable) -> bool:

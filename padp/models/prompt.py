@@ -141,18 +141,16 @@ class PromptReader:
         now = self.stack[-1] if self.stack else None
         if torch.compiler.is_compiling():
             return now or Prompt()
-        again = torch._C._current_graph_task_id() != -1  # in a backward pass  # pyright: ignore[reportPrivateUsage]
-        key = None if given is None else given.data_ptr()
-        if again and now is None:
-            found = self.recalled.get(key) if key is not None else None
+        if now is None and torch._C._current_graph_task_id() != -1:  # pyright: ignore[reportPrivateUsage]
+            found = None if given is None else self.recalled.get(given.data_ptr())  # in a backward pass, and no call
             if found is None:
                 raise refuse("E511", "a block is recomputed in the backward pass, and its prompt is not known any more",
                              suggestion="checkpoint with the block's input as a tensor argument, kept on its device")
             return found
         prompt = now or Prompt()
-        if block.training and key is not None:
-            self.recalled[key] = prompt
-            self.recalled.move_to_end(key)
+        if block.training and given is not None:
+            self.recalled[given.data_ptr()] = prompt
+            self.recalled.move_to_end(given.data_ptr())
             if len(self.recalled) > _RECALLED:
                 self.recalled.popitem(last=False)
         return prompt

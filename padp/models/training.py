@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from padp.compiler import updates
 from padp.dsl.diagnostics import refuse
 from padp.dsl.spellings import glyph_name
-from padp.models.attaching import refuse_merged
+from padp.models.merging import refuse_merged
 from padp.models.record import holder, named, record_of, sites_of, store
 from padp.models.saved import saved_modules
 from padp.models.walk import sites
@@ -36,7 +36,9 @@ def penalty(model: nn.Module) -> Tensor:
 def update(model: nn.Module) -> None:
     """Run the ``after backward`` rules of the active adapters, once for all sites of an adapter, and count the step.
 
-    To be called between ``backward`` and the optimiser's step. E511 while merged.
+    To be called after the optimiser's step and before the gradients are cleared, as in the algorithms it is for:
+    ``loss.backward(); optimiser.step(); padp.update(model); optimiser.zero_grad()``. Called before the step it works
+    too, but then the step moves what the rules have just set (AdaLoRA's pruned values). E511 while merged.
     """
     model = holder(model)
     refuse_merged(model, "updating adapters")

@@ -27,8 +27,8 @@ def walk(module: nn.Module, path: str = "", seen: set[int] | None = None) -> Ite
 
 
 def sites(model: nn.Module) -> list[Site]:
-    """Every site of a model, in the model's order."""
-    return [module for _, module in walk(model) if isinstance(module, Site)]
+    """Every attached site of a model, in the model's order. A layer that was adapted by hand has no path and is none."""
+    return [module for _, module in walk(model) if isinstance(module, Site) and module.path]
 
 
 def put_in_place(model: nn.Module, pairs: Iterable[tuple[nn.Module, nn.Module]]) -> None:
