@@ -5,42 +5,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 
-from padp.compiler.cases import cases
+from padp.compiler.cases import Case, cases
+from padp.compiler.claims import body_of, check_claims, supposed
 from padp.compiler.elaborate import NeedCases
+from padp.compiler.hypotheses import comments
+from padp.compiler.lints import flow_lints, letter_lints, start_lints, value_lints
 from padp.compiler.names import list_variants, resolve_leniently
 from padp.compiler.program import tree
 from padp.compiler.terms import Method
+from padp.dsl import syntax
 from padp.dsl.diagnostics import Diagnostic, PadpError
-from padp.dsl.source import Source
+from padp.dsl.source import Source, Span
 
 
 def check(source: Source, variant: str | None = None) -> list[Diagnostic]:
-    """All findings on a program (all variants unless one is named), each once."""
+    """All findings on a program (all variants unless one is named), each once, in the order of the text."""
     try:
         program = tree(source)
     except PadpError as error:
-        return [d.at(source) for d in error.diagnostics]
-    found: list[Diagnostic] = []
+        return [*(d.at(source) for d in error.diagnostics), *letter_lints(source)]
+    found: dict[Diagnostic, None] = {}
     wanted = (variant,) if variant is not None else list_variants(program) or (None,)
     for one in wanted:
-        try:
-            method, names = resolve_leniently(program, source, one)
-        except PadpError as error:
-            names, method = list(error.diagnostics), None
-        for d in [*names, *(typing(method) if method is not None else [])]:
-            if d not in found:
-                found.append(d)
-    return found
+        found |= dict.fromkeys(_variant(program, source, one))
+    found |= dict.fromkeys(letter_lints(source))
+    return sorted(found, key=lambda d: ((d.span or Span(0, 0)).start, d.code))
 
 
-def typing(method: Method) -> list[Diagnostic]:
-    """Shape findings of one resolved program, for all cases of its conditionals."""
+def _variant(program: syntax.Program, source: Source, variant: str | None) -> Iterator[Diagnostic]:
+    """The findings on one variant: each phase in turn; what needs a sound program is left out of a broken one."""
     try:
-        return [d for case in cases(method) for d in case.typed.diagnostics]
+        method, names = resolve_leniently(program, source, variant)
+    except PadpError as error:
+        yield from error.diagnostics
+        return
+    yield from names
+    typed, problems = typing(program, method)
+    yield from problems
+    sound = not any(d.severity == "error" for d in (*names, *problems))
+    yield from check_claims(program, method, typed, sound)
+    yield from flow_lints(method, sound)
+    said = " ".join(text for text, _ in comments(list(body_of(program, variant or method.variant))))
+    for case in typed:
+        yield from value_lints(case.typed, sound)
+        if sound:
+            yield from start_lints(case.typed, said)
+
+
+def typing(program: syntax.Program, method: Method) -> tuple[list[Case], list[Diagnostic]]:
+    """One typed program for each case of its conditionals, and all findings on their shapes."""
+    try:
+        typed = cases(method, supposed(program, method.source))
     except NeedCases as need:
-        return [Diagnostic("E307", "too many conditionals on dimensions", need.test.span, method.source)]
+        return [], [Diagnostic("E307", "too many conditionals on dimensions", need.test.span, method.source)]
+    return typed, [replace(d, source=method.source) for case in typed for d in case.typed.diagnostics]
 
 
 @lru_cache(maxsize=256)

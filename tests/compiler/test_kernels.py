@@ -184,20 +184,21 @@ def test_index_sets() -> None:
 @pytest.mark.parametrize(("n", "k"), [(16, 2), (16, 4), (24, 4), (12, 2), (24, 6), (27, 3), (6, 6), (5, 1)])
 def test_butterfly_pairs_half_blocks_at_a_distance(n: int, k: int) -> None:
     levels = max((e + 1 for e in range(8) if k % 2 == 0 and n % (k * 2**e) == 0), default=1)
-    for j in range(4):
+    for j in range(levels):
         idx = K.butterfly(n, k, j).tolist()
         assert sorted(idx) == list(range(n))
         if k % 2:
             assert idx == list(range(n))
             continue
-        half, apart = k // 2, 2 ** (j % levels)
+        half, apart = k // 2, 2**j
         for block in range(0, n, k):
             first, second = (idx[block + s : block + s + half] for s in (0, half))
             assert first[0] % half == 0 and first == list(range(first[0], first[0] + half))
             assert second == [i + apart * half for i in first]
     assert K.butterfly(n, k, 0).tolist() == list(range(n))
-    with pytest.raises(PadpError):
-        K.butterfly(n, n + 1, 0)
+    for wrong in ((n + 1, 0), (k, levels)):
+        with pytest.raises(PadpError):
+            K.butterfly(n, *wrong)
 
 
 def test_initial_values() -> None:
