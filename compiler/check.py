@@ -12,6 +12,7 @@ from functools import lru_cache
 from padp.compiler.cases import Case, cases
 from padp.compiler.claims import body_of, check_claims, supposed
 from padp.compiler.elaborate import NeedCases
+from padp.compiler.feasible import infeasible
 from padp.compiler.hypotheses import comments
 from padp.compiler.lints import flow_lints, letter_lints, start_lints, value_lints
 from padp.compiler.names import list_variants, resolve_leniently
@@ -62,7 +63,9 @@ def typing(program: syntax.Program, method: Method) -> tuple[list[Case], list[Di
         typed = cases(method, supposed(program, method.source))
     except NeedCases as need:
         return [], [Diagnostic("E307", "too many conditionals on dimensions", need.test.span, method.source)]
-    return typed, [replace(d, source=method.source) for case in typed for d in case.typed.diagnostics]
+    found = [d for case in typed for d in case.typed.diagnostics]
+    found += infeasible(method, typed[0].typed, program.header is None)
+    return typed, [replace(d, source=method.source) for d in found]
 
 
 @lru_cache(maxsize=256)

@@ -23,7 +23,7 @@ import sympy as sp
 from padp.compiler.cases import Case
 from padp.compiler.counting import Counted, counted, declarations, in_header_terms
 from padp.compiler.dims import same, show, written_out
-from padp.compiler.elaborate import Elaborated
+from padp.compiler.elaborate import Elaborated, dimension_names
 from padp.compiler.expressions import Reader, size_names
 from padp.compiler.ir import Node, Type, depends
 from padp.compiler.properties import Facts, Starts
@@ -292,7 +292,7 @@ def check_claims(program: s.Program, method: Method, typed: Sequence[Case], soun
     if counts:
         found += _Counts(method, sound).check(counts)
     for case in typed:
-        checker = _Values(method, case.typed, program.header is None)
+        checker = _Values(method, case.typed, program.header is None, sound)
         for claim in made:
             if claim.kind not in ("count", "growth"):
                 found += checker.check(claim)
@@ -441,22 +441,27 @@ def _bounded(value: Any, order: Any) -> bool | None:
 class _Values:
     """Claims on shapes, ranks and properties, against the typed program of one case."""
 
-    def __init__(self, method: Method, typed: Elaborated, free: bool) -> None:
-        self.method, self.typed, self.free = method, typed, free
+    def __init__(self, method: Method, typed: Elaborated, free: bool, sound: bool) -> None:
+        self.method, self.typed, self.free, self.sound = method, typed, free, sound
         self.env: dict[str, Any] = {n: v.value for n, v in typed.names.items() if v.op == "const"}
         self.env |= {n: v for n, v in typed.sizes.items() if n not in self.env}
+        if free:  # a size that is named in comments only is what the first of them makes it
+            declared = dimension_names(method)
+            self.env = {n: v for n, v in self.env.items() if n in declared or n not in typed.sizes}
         self.facts = Facts(typed.graph)
         self.starts = Starts(typed, self.facts.rules)
 
     def check(self, claim: Claim) -> list[Diagnostic]:
         node = value_of(self.typed, claim)
         if claim.kind == "identity" and claim.name is not None and key(claim.name) == key(self.method.output):
-            return self._at_start(claim)
+            return self._at_start(claim) if self.sound else []
         if node is None or node.type.kind == "unknown":
             return []
         match claim.kind:
             case "shape":
                 return self._shape(claim, node)
+            case _ if not self.sound:
+                return []
             case "rank":
                 return self._rank(claim, node)
             case _:
@@ -492,8 +497,9 @@ class _Values:
             axes += [*zip(type_.family, derived.family, strict=False)]
         self._settle(axes)
         type_ = self.claimed(claim.space) or type_
-        wrong = [f"{show(c)} − {show(d)} = {show(_difference(c, d))}" for c, d in zip(type_.item, derived.item, strict=False)
-                 if not same(c, d)] if len(type_.item) == len(derived.item) else ["another number of axes"]
+        wrong = [f"{axis}: {show(written_out(c))} claimed, {show(written_out(d))} derived, difference {show(_difference(c, d))}"
+                 for axis, c, d in zip(_axes(derived), type_.item, derived.item, strict=False) if not same(c, d)] \
+            if len(type_.item) == len(derived.item) else ["another number of axes"]
         if type_.family and (len(type_.family) != len(derived.family)
                              or not all(same(c, d) for c, d in zip(type_.family, derived.family, strict=True))):
             wrong.append("another family")
@@ -501,9 +507,8 @@ class _Values:
             wrong.append(f"{derived.kind} numbers")
         if wrong:
             return self.report("E402", f"{claim.name} is {_shown(derived)}, the comment says {_shown(type_)}", claim,
-                               [f"claimed − derived: {', '.join(wrong)}" if "−" in wrong[0] else ", ".join(wrong)],
-                               f"{claim.name} ∈ {derived}")
-        if claim.space.kind in ("O", "SO", "St"):
+                               wrong, f"{claim.name} ∈ {_shown(derived)}")
+        if claim.space.kind in ("O", "SO", "St") and self.sound:
             return self._property(claim, node)
         return []
 
@@ -608,6 +613,10 @@ def _closed(history: Sequence[tuple[str, Node, Span]], at: int) -> Node:
                     later, lambda n: n.op == "carry" and n.attrs[0] == name):
                 return later
     return node
+
+
+def _axes(type_: Type) -> tuple[str, ...]:
+    return ("rows", "columns") if type_.rank == 2 else ("entries",)
 
 
 def _difference(a: Any, c: Any) -> Any:

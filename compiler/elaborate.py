@@ -178,7 +178,7 @@ def _bind_numbers(s: _State, sizes: Mapping[str, Any] | None, hyper: Mapping[str
     named = {h.name for h in s.method.hyper}
     defined = {t.left.name: t.right for t in s.method.relations
                if t.op == "=" and isinstance(t.left, Var) and t.left.name not in named}
-    for name in sorted(_dimension_names(s.method, [x for said in s.hypotheses.values() for x in said.values()])):
+    for name in sorted(dimension_names(s.method, [x for said in s.hypotheses.values() for x in said.values()])):
         if name not in s.env and name not in defined:
             value = symbol(name, even=name in even)
             s.sizes[name], s.env[name] = value, s.g.const(value)
@@ -210,7 +210,7 @@ def _halved(method: Method) -> set[str]:
             if isinstance(d, Arith) and d.op == "/" and isinstance(d.left, Var) and d.right == Number(2)}
 
 
-def _dimension_names(method: Method, hypotheses: Sequence[SpaceTerm] = ()) -> set[str]:
+def dimension_names(method: Method, hypotheses: Sequence[SpaceTerm] = ()) -> set[str]:
     """Every name that stands in a declared dimension, a relation, or a space that only a comment claims."""
     found: set[str] = set()
     bound = {x.name for x in method.bound} | {p.name for p in method.parameters}
@@ -364,7 +364,7 @@ def _output(s: _State) -> tuple[Node, bool]:
         report(s, "E207", f"the program never assigns {name}", s.method.span, f"{name} ← …")
         return s.g.node("missing", (), (), UNKNOWN), True
     mentions = any(n.op == "bias" for n in walk(value))
-    wanted = {"linear": _row_count(s), "hidden": _bound_item(s, "h")}.get(s.method.site)
+    wanted = {"y": _row_count(s), "h": _bound_item(s, "h")}.get(name) if s.method.site != "attention" else None
     if value.type.kind != "unknown" and wanted is not None and not b.fits(value.type.item, wanted):
         span = next((where for n, _, where in reversed(s.history) if n == name), s.method.span)
         report(s, "E301", f"{name} is {value.type}, it must be ℝ^{{{'×'.join(show(d) for d in wanted)}}}", span)

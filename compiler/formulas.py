@@ -16,6 +16,7 @@ LONGEST = 120
 """Formulas longer than this are cut off."""
 
 _SUM, _PRODUCT, _ATOM = 0, 1, 2
+_TRANSPARENT = ("orthonormal", "special_orthogonal", "assumed", "lying", "expand", "spread", "detach", "paired")
 _NAMED = ("param", "weight", "bias", "input", "knob", "undeclared", "text", "carry")
 
 
@@ -32,6 +33,8 @@ def _text(node: Node, names: Mapping[int, str], level: int, depth: int) -> str:
         return name
     if depth == 0:
         return "…"
+    if node.op in _TRANSPARENT and len(node.args) == 1:
+        return _text(node.args[0], names, level, depth)
     text, own = _written(node, names, depth - 1)
     return f"({text})" if own < level else text
 
@@ -55,8 +58,6 @@ def _written(node: Node, names: Mapping[int, str], depth: int) -> tuple[str, int
             if value == "0" or not node.type.rank:
                 return value, _ATOM
             return f"{value} · ones({', '.join(show(d) for d in node.type.item)})", _PRODUCT
-        case ("orthonormal" | "special_orthogonal" | "assumed" | "lying" | "expand" | "spread" | "detach" | "paired"), (a,):
-            return _text(a, names, _ATOM, depth + 1), _ATOM
         case "add", terms:
             text = ""
             for term in terms:

@@ -1,50 +1,282 @@
-"""What is measured of a layer: time of a training step, of evaluation, of decoding one token; bytes; merging.
+"""What is measured: a training step, evaluation (of one token: decoding), bytes kept for backward, attaching, merging.
 
-Times of all candidates are taken in turn (a, b, c, a, b, c, …) and the median of each is reported, so that a machine
-that is busy for a while is busy for all. Bytes are exact: what autograd keeps for backward beside parameters, the base's
-weight and x itself.
+    measure(contest, place, tokens, how) -> one Measured for every maker and number of tokens
+
+Everybody gets a copy of one base. Times are taken in turn (frozen base, ours, theirs, frozen base, …) and the median of
+each is reported, so that a machine that is busy for a while is busy for all. Bytes are exact: what autograd keeps for
+backward beside parameters and buffers; x is reported apart, because the layer before may keep it too.
 """
 
 from __future__ import annotations
 
 import gc
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 
+from padp.dsl.diagnostics import PadpError
+
+Call: TypeAlias = Callable[[nn.Module, Tensor], Tensor]
+
+FROZEN = "frozen"
+SAMPLE_SECONDS = 2.0e-3
+"""A shorter run is repeated within one sample until it takes this long."""
+MOST_RUNS = 200
+MERGES = 3
+PROBE_TOKENS = 32
+
+
+@dataclass(frozen=True)
+class Built:
+    """An adapted module and its two ways between adapter and weight."""
+
+    module: nn.Module
+    merge: Callable[[], object]
+    unmerge: Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One method, and how each maker builds it around a base."""
+
+    method: str
+    makers: Mapping[str, Callable[[nn.Module], Built]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the methods are measured: a name, a fresh frozen base, what is fed to it for a number of tokens, and how."""
+
+    name: str
+    base: Callable[[], nn.Module]
+    input: Callable[[int], Tensor]
+    call: Call
+
+
+@dataclass(frozen=True)
+class How:
+    """Repeats, device, and whether everybody goes through ``torch.compile``."""
+
+    repeats: int
+    device: torch.device
+    compiled: bool = False
+
 
 @dataclass(frozen=True)
 class Measured:
-    """One candidate at one size. Times in seconds, ``saved`` in bytes beside x (``keeps_x``: x itself is kept too)."""
+    """One maker of one method at one place and number of tokens. Times in seconds, memory in bytes.
+
+    ``saved`` is kept for backward beside x, ``kept_x`` the bytes of x where it is kept too; ``peak`` what a step needs at
+    most beyond what lay there before it (CUDA only). ``attach`` is the first of these sizes (planning included),
+    ``attach_again`` the second. ``merge_error`` is the largest change of an output, relative to the largest output.
+    """
 
     method: str
     maker: str
-    rows: int
-    columns: int
+    place: str
     tokens: int
-    step: float = 0.0
-    evaluation: float = 0.0
+    step: float = math.nan
+    evaluation: float = math.nan
+    frozen_step: float = math.nan
+    frozen_evaluation: float = math.nan
     saved: int = 0
-    keeps_x: bool = False
-    attach: float = 0.0
-    merge: float = 0.0
-    merge_error: float = 0.0
+    kept_x: int = 0
+    peak: int | None = None
+    attach: float = math.nan
+    attach_again: float = math.nan
+    merge: float = math.nan
+    merge_error: float = math.nan
     learned: int = 0
-    ratios: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
 
+    @property
+    def step_ratio(self) -> float:
+        """Training step, as a multiple of the frozen base's."""
+        return self.step / self.frozen_step
 
-def saved_for_backward(layer: nn.Module, x: Tensor) -> tuple[int, bool]:
-    """(bytes kept for backward beside parameters, buffers and x; whether x is kept)."""
-    own = {t.untyped_storage().data_ptr() for t in [*layer.parameters(), *layer.buffers()]}
+    @property
+    def evaluation_ratio(self) -> float:
+        """Evaluation, as a multiple of the frozen base's."""
+        return self.evaluation / self.frozen_evaluation
+
+
+def linear_place(rows: int, columns: int, device: torch.device, dtype: torch.dtype, bias: bool = True) -> Place:
+    """One nn.Linear with W ∈ ℝ^{rows×columns} and standard normal tokens, of which the gradient is wanted."""
+
+    def base() -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return nn.Linear(columns, rows, bias=bias).to(device, dtype).requires_grad_(False)
+
+    def input_(tokens: int) -> Tensor:
+        x = torch.randn(1, tokens, columns, generator=torch.Generator().manual_seed(1))
+        return x.to(device, dtype).requires_grad_()
+
+    return Place(f"{rows}x{columns}", base, input_, lambda module, x: cast(Tensor, module(x)))
+
+
+# ---------------------------------------------------------------- one method at one place
+
+
+def measure(contest: Contest, place: Place, tokens: Sequence[int], how: How) -> list[Measured]:
+    """All numbers of one method. A maker that fails has its reason in ``error`` and no numbers."""
+    found: list[Measured] = []
+    built: dict[str, Built] = {}
+    about: dict[str, Measured] = {}
+    for maker, make in contest.makers.items():
+        blank = Measured(contest.method, maker, place.name, 0)
+        try:
+            built[maker], about[maker] = attached(blank, make, place, how.device)
+        except Exception as error:  # theirs is anybody's code, and one failure must not end a long run
+            found += [replace(blank, tokens=t, error=reason(error)) for t in tokens]
+    base = place.base()
+    for t in tokens:
+        x = place.input(t)
+        modules = {FROZEN: base} | {maker: one.module for maker, one in built.items()}
+        outcomes: dict[str, Measured] = {}
+        for maker in list(modules)[1:]:
+            try:
+                saved, kept_x = saved_for_backward(modules[maker].train(), x, place.call)
+                peak = peak_of(step_of(modules[maker], x, place.call), how.device)
+                outcomes[maker] = replace(about[maker], tokens=t, saved=saved, kept_x=kept_x, peak=peak)
+            except Exception as error:
+                del modules[maker]
+                found.append(replace(about[maker], tokens=t, error=reason(error)))
+        runs = {name: torch.compile(module) if how.compiled else module for name, module in modules.items()}
+        steps = in_turn({name: step_of(run.train(), x, place.call) for name, run in runs.items()}, how)
+        evaluations = in_turn({name: evaluation_of(run.eval(), x, place.call) for name, run in runs.items()}, how)
+        found += [replace(one, step=steps[maker], evaluation=evaluations[maker], frozen_step=steps[FROZEN],
+                          frozen_evaluation=evaluations[FROZEN]) for maker, one in outcomes.items()]
+    return found
+
+
+def attached(blank: Measured, make: Callable[[nn.Module], Built], place: Place, device: torch.device
+             ) -> tuple[Built, Measured]:
+    """Attach to a first and a second base of these sizes, move off the start, merge and unmerge."""
+    times: list[float] = []
+    built: Built | None = None
+    for _ in range(2):
+        base = place.base()
+        synchronise(device)
+        start = time.perf_counter()
+        built = make(base)
+        synchronise(device)
+        times.append(time.perf_counter() - start)
+    assert built is not None
+    scramble(built.module)
+    merge, merge_error = merging(built, place.input(PROBE_TOKENS), place.call, device)
+    learned = sum(p.numel() for p in built.module.parameters() if p.requires_grad)
+    return built, replace(blank, attach=times[0], attach_again=times[1], merge=merge, merge_error=merge_error,
+                          learned=learned)
+
+
+@torch.no_grad()
+def merging(built: Built, x: Tensor, call: Call, device: torch.device) -> tuple[float, float]:
+    """Median seconds of merging, and the error of a merged output; nan where an adapter refuses to merge."""
+    built.module.eval()
+    before = call(built.module, x)
+    times: list[float] = []
+    merged = before
+    for _ in range(MERGES):
+        synchronise(device)
+        start = time.perf_counter()
+        try:
+            built.merge()
+        except PadpError as error:
+            if error.diagnostics[0].code != "E504":
+                raise
+            return math.nan, math.nan
+        synchronise(device)
+        times.append(time.perf_counter() - start)
+        merged = call(built.module, x) if len(times) == 1 else merged
+        built.unmerge()
+    largest = before.float().abs().max().item()
+    return median(times), (merged.float() - before.float()).abs().max().item() / (largest or 1.0)
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in one line."""
+    text = error.diagnostics[0].message if isinstance(error, PadpError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())[:300]
+
+
+# ---------------------------------------------------------------- runs
+
+
+def step_of(module: nn.Module, x: Tensor, call: Call) -> Callable[[], None]:
+    """Forward and backward from a given gradient of the output; the gradient of x included, as inside a network."""
+    with torch.no_grad():
+        gradient = torch.ones_like(call(module, x)) / 64
+    leaves = [p for p in (*module.parameters(), x) if p.requires_grad]
+
+    def run() -> None:
+        call(module, x).backward(gradient)
+        for leaf in leaves:
+            leaf.grad = None
+
+    return run
+
+
+def evaluation_of(module: nn.Module, x: Tensor, call: Call) -> Callable[[], None]:
+    """Forward without gradients."""
+
+    def run() -> None:
+        with torch.no_grad():
+            call(module, x)
+
+    return run
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def in_turn(candidates: Mapping[str, Callable[[], Any]], how: How) -> dict[str, float]:
+    """Median seconds of each candidate, taken in turn after a round that warms up and finds how often to run each."""
+
+    def timed(run: Callable[[], Any], times: int) -> float:
+        synchronise(how.device)
+        start = time.perf_counter()
+        for _ in range(times):
+            run()
+        synchronise(how.device)
+        return (time.perf_counter() - start) / times
+
+    gc.collect()
+    for run in candidates.values():
+        run()
+    often = {name: min(MOST_RUNS, math.ceil(SAMPLE_SECONDS / max(timed(run, 1), 1.0e-9)))
+             for name, run in candidates.items()}
+    samples: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(how.repeats):
+        for name, run in candidates.items():
+            samples[name].append(timed(run, often[name]))
+    return {name: median(values) for name, values in samples.items()}
+
+
+# ---------------------------------------------------------------- memory
+
+
+def storages(tensors: Iterable[Tensor]) -> set[int]:
+    return {t.untyped_storage().data_ptr() for t in tensors}
+
+
+def saved_for_backward(module: nn.Module, x: Tensor, call: Call) -> tuple[int, int]:
+    """(bytes kept for backward beside parameters, buffers and x; bytes of x where it is kept).
+
+    Storages are counted once, whole, however many views of them are kept.
+    """
+    own = storages([*module.parameters(), *module.buffers()])
     given = x.untyped_storage().data_ptr()
     found: dict[int, int] = {}
-    alive: list[Tensor] = []
+    alive: list[Tensor] = []  # so that no storage is freed and its address given to another
 
     def pack(t: Tensor) -> Tensor:
         storage = t.untyped_storage()
@@ -54,77 +286,29 @@ def saved_for_backward(layer: nn.Module, x: Tensor) -> tuple[int, bool]:
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        y = layer(x)
-    keeps = given in found
-    total = sum(size for pointer, size in found.items() if pointer != given)
-    del y, alive
-    return total, keeps
+        y = call(module, x)
+    del y
+    kept_x = found.get(given, 0)
+    return sum(found.values()) - kept_x, kept_x
 
 
-def synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def peak_of(run: Callable[[], None], device: torch.device) -> int | None:
+    """The most memory that a run needs beyond what is there before it; only CUDA's allocator can tell."""
+    if device.type != "cuda":
+        return None
+    run()
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    run()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
 
 
-def in_turn(candidates: Mapping[str, Callable[[], Any]], repeats: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of each candidate, taken in turn after one warm-up round."""
-    times: dict[str, list[float]] = {name: [] for name in candidates}
-    gc.collect()
-    for round_ in range(repeats + 1):
-        for name, run in candidates.items():
-            synchronise(device)
-            start = time.perf_counter()
-            run()
-            synchronise(device)
-            if round_:
-                times[name].append(time.perf_counter() - start)
-    return {name: median(values) for name, values in times.items()}
-
-
-def training_step(layer: nn.Module, x: Tensor, weights: Tensor) -> Callable[[], None]:
-    """Forward and backward, the gradient of x included, as inside a network."""
-    learned = [p for p in layer.parameters() if p.requires_grad]
-
-    def run() -> None:
-        y = layer(x)
-        torch.autograd.grad((y * weights).sum() if y.dim() else y, [*learned, x], allow_unused=True)
-
-    return run
-
-
-def step_of(layer: nn.Module, x: Tensor, grad: Tensor) -> Callable[[], None]:
-    """Forward and backward from a given gradient of the output."""
-
-    def run() -> None:
-        y = layer(x)
-        y.backward(grad)
-
-    return run
-
-
-def evaluation_of(layer: nn.Module, x: Tensor) -> Callable[[], None]:
-    """Forward without gradients, in eval mode."""
-
-    def run() -> None:
-        with torch.no_grad():
-            layer(x)
-
-    return run
-
-
-def scramble(layer: nn.Module, seed: int = 0) -> None:
-    """Move every trained tensor off its start, so that no branch for zeros can help."""
-    generator = torch.Generator().manual_seed(seed)
+def scramble(module: nn.Module) -> None:
+    """Move every trained tensor off its start, so that nobody gains from zeros."""
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for p in layer.parameters():
+        for p in module.parameters():
             if p.requires_grad:
                 p.add_(0.01 * torch.randn(p.shape, generator=generator).to(p))
-
-
-def sizes_of(text: str) -> Sequence[tuple[int, int]]:
-    """``1024x1024,4096x1024`` → [(1024, 1024), (4096, 1024)]: rows × columns of W."""
-    found: list[tuple[int, int]] = []
-    for part in text.split(","):
-        rows, _, columns = part.strip().partition("x")
-        found.append((int(rows), int(columns or rows)))
-    return found

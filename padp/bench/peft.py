@@ -5,9 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 from torch import nn
+
+import padp
+from padp.bench.measure import Built, Contest
+from padp.compiler.adapter import Adapter
+from padp.compiler.site import LinearSite
 
 
 @dataclass(frozen=True)
@@ -40,12 +46,26 @@ PAIRS: tuple[Pair, ...] = (
     Pair("FourierFT", "fourierft", None, {}, "FourierFTConfig", {"n_frequency": 1000}),
     Pair("PSOFT", "psoft", "peft", {"r": 32}, "PsoftConfig", {"r": 32}),
 )
+OURS, PEFT = "padp", "peft"
+
+
+def shared_methods(names: list[str]) -> list[Contest]:
+    """The contests of these adapters of the library; of all that PEFT has when none is named."""
+    return [Contest(pair.method, {OURS: partial(ours, padp.compile(pair.adapter), pair.variant, pair.hyper),
+                                  PEFT: partial(theirs, pair)})
+            for pair in PAIRS if not names or pair.adapter in names]
+
+
+def ours(adapter: Adapter, variant: str | None, hyper: Mapping[str, Any], base: nn.Module) -> Built:
+    """Our adapter around one linear layer."""
+    site = cast(LinearSite, adapter(base, variant=variant, **hyper))
+    return Built(site, site.merge, site.unmerge)
 
 
 class _Holder(nn.Module):
     """A model of one layer, for PEFT to find."""
 
-    def __init__(self, layer: nn.Linear) -> None:
+    def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.layer = layer
 
@@ -53,7 +73,7 @@ class _Holder(nn.Module):
         return self.layer(x)
 
 
-def peft_layer(pair: Pair, base: nn.Linear) -> nn.Module:
+def theirs(pair: Pair, base: nn.Module) -> Built:
     """The layer that PEFT puts in the place of ``base``."""
     import peft
 
@@ -61,4 +81,5 @@ def peft_layer(pair: Pair, base: nn.Linear) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = peft.get_peft_model(cast(Any, _Holder(base)), make(target_modules=["layer"], **pair.settings))
-    return cast(nn.Module, model.base_model.model.layer)
+    layer: Any = model.base_model.model.layer
+    return Built(cast(nn.Module, layer), layer.merge, layer.unmerge)

@@ -1,4 +1,4 @@
-"""Putting adapters on a model and taking them off, switching between them, turning them off for a while.
+"""Putting adapters on a model, switching between them, turning them off for a while.
 
 ``attach`` plans first (places, settings, adapter modules: nothing of the model changes) and then commits, which cannot
 fail: on any error the model is as it was.

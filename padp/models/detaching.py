@@ -1,4 +1,4 @@
-"""Taking adapters off a model: the model's own modules come back, the very same objects, with the flags that they had."""
+"""Taking adapters off a model: its own modules come back, the very same objects, with the flags that they had."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def walk(module: nn.Module, path: str = "", seen: set[int] | None = None) -> Ite
 
 
 def sites(model: nn.Module) -> list[Site]:
-    """Every attached site of a model, in the model's order. A layer that was adapted by hand has no path and is none."""
+    """Every attached site of a model, in the model's order. A layer adapted by hand has no path and is none."""
     return [module for _, module in walk(model) if isinstance(module, Site) and module.path]
 
 

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import padp
+from padp.compiler.adapter import Adapter
 from padp.compiler.module import AdapterModule
 from padp.compiler.reference import Reference
 from tests.stdlib.common import close
 
-Tensors = Mapping[str, Tensor]
+Tensors: TypeAlias = Mapping[str, Tensor]
+Shape: TypeAlias = "tuple[int, int, int, int]"  # heads, groups, e, d
 VARIANTS = ("joint", "head", "seed")
-SHAPES = ((4, 2, 3, 12), (3, 3, 5, 7), (4, 1, 2, 9))  # heads, groups, e, d
-ADAPTER = padp.compile("clover")
+SHAPES: tuple[Shape, ...] = ((4, 2, 3, 12), (3, 3, 5, 7), (4, 1, 2, 9))
+ADAPTER = cast(Adapter, padp.compile("clover"))
 
 
-def attention(shape: tuple[int, int, int, int], bias: bool = True) -> dict[str, Tensor]:
+def attention(shape: Shape, bias: bool = True) -> dict[str, Tensor]:
     """The weights of an attention, by head."""
     H, G, e, d = shape
     generator = torch.Generator().manual_seed(sum(shape))
@@ -34,7 +36,7 @@ def attention(shape: tuple[int, int, int, int], bias: bool = True) -> dict[str, 
     return {**weights, **(biases if bias else {})}
 
 
-def tokens(shape: tuple[int, int, int, int], dtype: torch.dtype = torch.float64) -> Tensor:
+def tokens(shape: Shape, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(6, shape[3], generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
 
 
@@ -59,7 +61,7 @@ def base(t: Tensors, x: Tensor) -> Tensor:
     return out(t, softmax_attention(*(projected(t, role, x) for role in "QKV")))
 
 
-def built(variant: str, t: Tensors, shape: tuple[int, int, int, int], dtype: torch.dtype = torch.float64) -> AdapterModule:
+def built(variant: str, t: Tensors, shape: Shape, dtype: torch.dtype = torch.float64) -> AdapterModule:
     return ADAPTER.build(dict(zip("HGed", shape, strict=True)), variant=variant, hyper=ADAPTER.settings(variant).hyper,
                          weight=t, bias=None, dtype=dtype, device=torch.device("cpu"))
 
@@ -204,8 +206,9 @@ class Attention(nn.Module):
         self.num_heads, self.num_key_value_heads, self.head_dim = heads, groups, size
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (p(x).unflatten(-1, (-1, self.head_dim)).transpose(0, 1) for p in (self.q_proj, self.k_proj, self.v_proj))
-        return self.o_proj(softmax_attention(q, k, v).transpose(0, 1).flatten(1))
+        streams = [p(x).unflatten(-1, (-1, self.head_dim)) for p in (self.q_proj, self.k_proj, self.v_proj)]
+        heads = softmax_attention(*(s.transpose(0, 1) for s in streams))
+        return cast(Tensor, self.o_proj(heads.transpose(0, 1).flatten(1)))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

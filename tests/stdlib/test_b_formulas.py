@@ -24,7 +24,7 @@ def is_the_map(layer: LinearSite, weight: W_of) -> None:
     """Output, gradients and merged weight are those of x ↦ W'x + bias, W' = weight(tensors by symbol, W)."""
     case_inputs = torch.randn(4, layer.in_features, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
     W, bias = layer.weight.detach(), layer.bias
-    tensors = {name: t for name, t in layer.tensors.items()}
+    tensors = dict(layer.tensors)
     names = [name for name, t in tensors.items() if t.requires_grad]
     leaves = [tensors[name] for name in names]
     assert len(leaves) == len(learned(layer))
@@ -33,8 +33,8 @@ def is_the_map(layer: LinearSite, weight: W_of) -> None:
     close(got, wanted)
     assert not torch.allclose(made, W)  # it does something
     g = torch.randn(wanted.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(10))
-    pairs = zip(names, torch.autograd.grad((got * g).sum(), leaves), torch.autograd.grad((wanted * g).sum(), leaves), strict=True)
-    for name, one, other in pairs:
+    ours, theirs = (torch.autograd.grad((y * g).sum(), leaves) for y in (got, wanted))
+    for name, one, other in zip(names, ours, theirs, strict=True):
         assert (one - other).abs().max() <= 1e-9 * max(1.0, other.abs().max().item()), f"gradient of {name}"
     merged, offset = only(layer).merged(W, bias)
     close(merged, made.detach())
@@ -57,12 +57,12 @@ def skew(v: Tensor) -> Tensor:
 
 def cayley(K: Tensor) -> Tensor:
     eye = torch.eye(len(K), dtype=K.dtype)
-    return (eye - K) @ torch.linalg.inv(eye + K)
+    return cast(Tensor, (eye - K) @ torch.linalg.inv(eye + K))
 
 
 def padded(G: Tensor, q: int) -> Tensor:
     """blkdiag(G, I), q×q."""
-    return torch.block_diag(G, torch.eye(q - len(G), dtype=G.dtype))
+    return cast(Tensor, torch.block_diag(G, torch.eye(q - len(G), dtype=G.dtype)))
 
 
 # ---------------------------------------------------------------- SVFT
@@ -141,7 +141,7 @@ def test_antipasto(size: tuple[int, int], α: float) -> None:
         a = 2 * math.tan(largest_angle / 2)
         X = α / 2 * (a * torch.tanh((P - P.T) / a))
         eye = torch.eye(k, dtype=W.dtype)
-        R = torch.linalg.inv(eye - X) @ (eye + X)
+        R: Tensor = torch.linalg.inv(eye - X) @ (eye + X)
         residual = W - U[:, :k] @ torch.diag(S[:k]) @ Vh[:k]
         return residual + U[:, :k] @ torch.diag(S[:k] + α * t["ΔΣ"]) @ (Vh[:k].T @ R).T
 
@@ -212,12 +212,12 @@ def test_psoft_keeps_lengths_on_the_side_that_it_turns(variant: str, side: int) 
     layer = trained(Case("psoft", variant, 7, 7, {"r": 7}))
     if variant == "input":
         with torch.no_grad():
-            layer.tensors["α"].fill_(1), layer.tensors["β"].fill_(1)
+            for name in "αβ":
+                layer.tensors[name].fill_(1)
     W = layer.weight.detach()
-    new, _ = only(layer).merged(W, layer.bias)
-    new, other = new.detach(), W
-    gram = (lambda A: A @ A.T) if side else (lambda A: A.T @ A)
-    close(gram(new), gram(other))
+    new = only(layer).merged(W, layer.bias)[0].detach()
+    kept, before = (new @ new.T, W @ W.T) if side else (new.T @ new, W.T @ W)
+    close(kept, before)
 
 
 # ---------------------------------------------------------------- GOFT, HRA
@@ -225,8 +225,8 @@ def test_psoft_keeps_lengths_on_the_side_that_it_turns(variant: str, side: int) 
 
 def tree(n: int) -> list[list[tuple[int, int]]]:
     """Levels l = 1, 2, …: coordinate 2^l k with 2^l k + 2^{l−1}."""
-    return [[(i, i + 2 ** (l - 1)) for i in range(0, n, 2**l) if i + 2 ** (l - 1) < n]
-            for l in range(1, math.ceil(math.log2(n)) + 1)]  # fmt: skip
+    strides = [2**level for level in range(math.ceil(math.log2(n)))]
+    return [[(i, i + s) for i in range(0, n, 2 * s) if i + s < n] for s in strides]
 
 
 def plane(n: int, i: int, j: int, block: Tensor) -> Tensor:
@@ -266,8 +266,8 @@ def test_goft_moves_one_vector_to_any_other() -> None:
     n = 6
     layer = fresh(Case("goft", "tree", n, n))
     with torch.no_grad():
-        layer.base.weight.copy_(torch.eye(n))
-        layer.base.bias.zero_()
+        layer.weight.copy_(torch.eye(n))
+        cast(Tensor, layer.bias).zero_()
         x = inputs(Case("goft", n=n))
         rest = x.tolist()
         at = 0
@@ -322,8 +322,9 @@ def test_randlora(size: tuple[int, int]) -> None:
     layer = trained(Case("randlora", "bases", *size, {"r": r, "α": α}))
 
     def weight(t: Mapping[str, Tensor], W: Tensor) -> Tensor:
-        D = sum((t["B"][j] @ torch.diag(t["Λ"][j]) @ t["A"] @ torch.diag(t["Γ"][j]) for j in range(len(t["Λ"]))),
-                torch.zeros((), dtype=W.dtype))
+        D = torch.zeros(max(W.shape), min(W.shape), dtype=W.dtype)
+        for B, inner, outer in zip(t["B"], t["Λ"], t["Γ"], strict=True):
+            D = D + B @ torch.diag(inner) @ t["A"] @ torch.diag(outer)
         return W + α / r * (D if W.shape[0] >= W.shape[1] else D.T)
 
     is_the_map(layer, weight)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 import padp
-
 from tests.stdlib.common import Case, Peft, base_layer, close, copy_into, equals_peft, fresh, inputs, only, peft_layer
 
 SIZES = ((12, 8), (9, 15), (8, 8))
@@ -48,7 +47,7 @@ def test_hra_with_an_odd_number_of_reflections() -> None:
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_randlora(size: tuple[int, int]) -> None:
-    """A, B, Λ, Γ = randlora_A without its middle axis, randlora_B, _lambda, _gamma as they are: `variant peft` shuffles."""
+    """A = randlora_A without its middle axis; B, Λ, Γ = randlora_B, _lambda, _gamma as they are."""
     config = peft.RandLoraConfig(r=3, randlora_alpha=6, target_modules=["0"], projection_prng_key=5)
     case = Case("randlora", "peft", *size, {"r": 3, "α": 6})
     theirs = peft_layer(case, config)
@@ -104,7 +103,7 @@ def leading(case: Case) -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_psoft(size: tuple[int, int]) -> None:
-    """K = psoft_R, β = vector_b, α = vector_a, with one decomposition for both: PEFT's A is Vᵀ, its B is U Σ r/psoft_alpha."""
+    """K = psoft_R, β = vector_b, α = vector_a, with one decomposition for both: A is Vᵀ, B is U Σ r/psoft_alpha."""
     case = Case("psoft", "peft", *size, {"r": 4})
     theirs = peft_layer(case, peft.PsoftConfig(r=4, psoft_alpha=9, target_modules=["0"]))
     U, S, Vh = leading(case)

@@ -1,4 +1,4 @@
-"""ReFT in all its forms: the edit of one hidden vector against the paper's formulas; positions are tests/models' matter."""
+"""ReFT in all its forms: the edit of one hidden vector against the paper's formulas. Positions: see tests/models."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 import padp
+from padp.compiler.adapter import Adapter
 from padp.compiler.module import AdapterModule
+from padp.compiler.reference import Reference
 from tests.stdlib.common import close
 
-ADAPTER = padp.compile("reft")
+ADAPTER = cast(Adapter, padp.compile("reft"))
 FORMS = ("LoReFT", "NoReFT", "ConsReFT", "LobiReFT", "DiReFT")
 ORTHONORMAL = ("LoReFT", "ConsReFT", "LobiReFT")
 SIZES = ((9, 4), (12, 3), (5, 5))
@@ -44,16 +46,16 @@ def hidden(d: int, *leading: int, dtype: torch.dtype = torch.float64) -> Tensor:
 
 def literal(module: AdapterModule, h: Tensor) -> Tensor:
     """The program read literally."""
-    return module._reference(None, None).forward(h)
+    return Reference(ADAPTER.method(module.variant), {}, {}, dict(module.tensors)).forward(h)
 
 
 def rotation(form: str, t: Mapping[str, Tensor]) -> Tensor:
-    """R as it acts: where it is orthonormal, the Q of (stored)ᵀ = Q·(upper triangle with a positive diagonal), transposed."""
+    """R as it acts. Orthonormal: Qᵀ, where storedᵀ = Q times an upper triangle with a positive diagonal."""
     stored = t["R"]
     if form not in ORTHONORMAL:
         return stored
     Q, upper = torch.linalg.qr(stored.mT)
-    return (Q * torch.sign(upper.diagonal())).mT
+    return cast(Tensor, (Q * torch.sign(upper.diagonal())).mT)
 
 
 def by_hand(form: str, t: Mapping[str, Tensor], h: Tensor) -> Tensor:
@@ -165,26 +167,31 @@ h ← h + Rᵀ @ (h_proj - R @ h)
 
 def test_on_a_model_the_chosen_tokens_are_edited() -> None:
     class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(6, 6)
+
         def forward(self, h: Tensor) -> Tensor:
-            return h
+            return h + torch.tanh(self.linear(h))
 
     class Model(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.layers = nn.ModuleList([Block(), Block()])
-            self.head = nn.Linear(6, 6)
 
         def forward(self, h: Tensor) -> Tensor:
             for layer in self.layers:
                 h = layer(h)
             return h
 
+    torch.manual_seed(0)
     model, h = Model().double(), hidden(6, 2, 5)
+    before = model(h).detach()
     padp.attach(model, ADAPTER, r=2, positions="f1+l1")
-    assert torch.equal(model(h), h)
+    assert torch.equal(model(h), before)
     with torch.no_grad():
         for p in model.parameters():
             if p.requires_grad:
                 p.add_(0.5)
-    changed = (model(h) - h).abs().amax(-1) > 1e-6
+    changed = (model(h) - before).abs().amax(-1) > 1e-6
     assert changed.tolist() == [[True, False, False, False, True]] * 2
