@@ -331,7 +331,7 @@ def _checked(adapter: str, name: str, default: Any, value: Any) -> Any:
     return value
 
 
-def compile(program: str | PathLike[str], module: nn.Module | None = None, **settings: Any) -> Any:  # noqa: A001
+def compile(program: str | PathLike[str], module: nn.Module | None = None, **settings: Any) -> Any:
     """The adapter of a path, of a name of the library ("oft"), or of program text.
 
     With a layer as second argument, the adapted layer: ``compile("oft", linear, k=32)`` is ``compile("oft")(linear, k=32)``.

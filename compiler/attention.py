@@ -23,10 +23,9 @@ from padp.compiler.rules import Simplifier
 from padp.dsl.diagnostics import refuse
 
 if TYPE_CHECKING:
-    from padp.compiler.compiled import Compiled
-    from padp.compiler.elaborate import Elaborated
     from padp.compiler.module import AdapterModule
     from padp.compiler.site import HeadMap
+    from padp.compiler.state import Elaborated
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from padp.compiler.elaborate import Elaborated, NeedCases, elaborate
+from padp.compiler.elaborate import elaborate
+from padp.compiler.state import Elaborated, NeedCases
 from padp.compiler.terms import Method, SpaceTerm, Test
 
 MAX_CASES = 16

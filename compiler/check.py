@@ -11,12 +11,12 @@ from functools import lru_cache
 
 from padp.compiler.cases import Case, cases
 from padp.compiler.claims import body_of, check_claims, supposed
-from padp.compiler.elaborate import NeedCases
 from padp.compiler.feasible import infeasible
 from padp.compiler.hypotheses import comments
 from padp.compiler.lints import flow_lints, letter_lints, start_lints, value_lints
 from padp.compiler.names import list_variants, resolve_leniently
 from padp.compiler.program import tree
+from padp.compiler.state import NeedCases
 from padp.compiler.terms import Method
 from padp.dsl import syntax
 from padp.dsl.diagnostics import Diagnostic, PadpError

@@ -23,12 +23,13 @@ import sympy as sp
 from padp.compiler.cases import Case
 from padp.compiler.counting import Counted, counted, declarations, in_header_terms
 from padp.compiler.dims import same, show, written_out
-from padp.compiler.elaborate import Elaborated, dimension_names
+from padp.compiler.elaborate import dimension_names
 from padp.compiler.expressions import Reader, size_names
 from padp.compiler.ir import Node, Type, depends
 from padp.compiler.properties import Facts, Starts
 from padp.compiler.scope import Entry, Scope, key, split
 from padp.compiler.sizes import symbolic
+from padp.compiler.state import Elaborated
 from padp.compiler.terms import Method, Number, SpaceTerm, Term
 from padp.dsl import syntax as s
 from padp.dsl.diagnostics import Diagnostic, PadpError, Related
@@ -423,10 +424,10 @@ def _bounded(value: Any, order: Any) -> bool | None:
     value, order = _plain(value), _plain(order)
     if not order.free_symbols & value.free_symbols:
         return None
-    others = {x: 2 for x in (value.free_symbols | order.free_symbols) - order.free_symbols}
+    others = dict.fromkeys((value.free_symbols | order.free_symbols) - order.free_symbols, 2)
 
     def ratio(t: int) -> float:
-        sizes = {x: t for x in order.free_symbols}
+        sizes = dict.fromkeys(order.free_symbols, t)
         return float((value / order).subs(others).subs(sizes))
 
     try:

@@ -18,13 +18,14 @@ from typing import Any
 from padp.compiler import build as b
 from padp.compiler import lower
 from padp.compiler.attention import attention_maps
-from padp.compiler.elaborate import Elaborated, Learned, elaborate
+from padp.compiler.elaborate import elaborate
 from padp.compiler.emit import Stage, emit, step_values
 from padp.compiler.ir import Node
 from padp.compiler.linear import affine, base_product, matrix_of, uses_input
 from padp.compiler.low import Low, kept_values, order
 from padp.compiler.planner import Planner
 from padp.compiler.rules import around_base
+from padp.compiler.state import Elaborated, Learned
 from padp.compiler.terms import Let, Method
 from padp.dsl.diagnostics import PadpError, refuse
 from padp.dsl.spellings import python_name

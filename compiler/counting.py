@@ -10,8 +10,9 @@ from typing import Any
 import sympy as sp
 
 from padp.compiler.dims import product, written_out
-from padp.compiler.elaborate import Elaborated, NeedCases, elaborate
+from padp.compiler.elaborate import elaborate
 from padp.compiler.sizes import symbolic
+from padp.compiler.state import Elaborated, NeedCases
 from padp.compiler.terms import Method, Var
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import sympy as sp
 
-from padp.compiler.elaborate import Elaborated
 from padp.compiler.ir import Node, walk
 from padp.compiler.scope import walk as walk_terms
 from padp.compiler.sizes import symbolic, text
+from padp.compiler.state import Elaborated
 from padp.compiler.terms import Method, SpaceTerm, Test, Var
 from padp.dsl.diagnostics import Diagnostic, Related
 

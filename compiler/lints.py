@@ -15,13 +15,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from padp.compiler.algebra import norm_axis
 from padp.compiler.calls import builtin_names
-from padp.compiler.elaborate import Elaborated, norm_axis
+from padp.compiler.dims import same, show
 from padp.compiler.formulas import formula
 from padp.compiler.ir import Node, walk
-from padp.compiler.dims import same, show
 from padp.compiler.properties import Starts
 from padp.compiler.scope import walk as walk_terms
+from padp.compiler.state import Elaborated
 from padp.compiler.terms import Call, Let, Loop, Method, Step, Var, Write
 from padp.dsl.diagnostics import Diagnostic, Related
 from padp.dsl.source import Source, Span

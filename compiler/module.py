@@ -19,12 +19,12 @@ from torch import Tensor, fx, nn
 
 from padp.compiler import kernels
 from padp.compiler.compiled import Compiled
-from padp.compiler.elaborate import Learned, Start
 from padp.compiler.emit import Leaf, Stage, printed, run
 from padp.compiler.plans import Plan, plan_of
 from padp.compiler.reference import Reference
 from padp.compiler.shared import SharedStore
 from padp.compiler.site import HeadMap, weight_of
+from padp.compiler.state import Learned, Start
 from padp.compiler.updates import prepare
 from padp.dsl.diagnostics import refuse
 

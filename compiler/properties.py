@@ -20,10 +20,10 @@ from padp.compiler import build as b
 from padp.compiler.build import Mismatch
 from padp.compiler.chains import plane_rotation, rank_one_update
 from padp.compiler.dims import lower, product, same
-from padp.compiler.elaborate import Elaborated
 from padp.compiler.formulas import formula
 from padp.compiler.ir import Graph, Node, walk
 from padp.compiler.rules import Simplifier
+from padp.compiler.state import Elaborated
 
 Side = Literal["rows", "columns"]
 _ODD = frozenset({"sin", "tan", "tanh", "arctan", "sign"})
@@ -377,8 +377,8 @@ def _looped(f: Facts, n: Node, side: Side) -> bool:
         if x.op == "carry":
             if x.attrs[0] != n.attrs[1] or x.attrs[1] != n.attrs[0]:
                 return False
-            f._known[side, id(x)] = True  # noqa: SLF001
-            f._kept.append(x)  # noqa: SLF001
+            f._known[side, id(x)] = True
+            f._kept.append(x)
     return f.orthonormal(result, side)
 
 
@@ -601,6 +601,8 @@ class AtStart(Simplifier):
                     and one.args[0].op == "qr" and (one.attrs[0], other.attrs[0]) == (0, 1):
                 whole = one.args[0].args[0]
                 return self.t(whole) if flip else whole
+        if x.op == y.op == "perm" and self._opposite(x.args[0], y.args[0]):  # in a loop too
+            return b.eye(self.g, x.type.item[0])
         return super()._pair(x, y)
 
     def _whole_svd(self, flat: list[Node]) -> list[Node] | None:
@@ -614,11 +616,79 @@ class AtStart(Simplifier):
                     return [*flat[:k], matrix, *flat[k + 3:]]
         return super()._whole_svd(flat)
 
+    def scale(self, s: Node, a: Node) -> Node:
+        """0 a = 0;  1 a = a, also for numbers that are the same in each turn of a loop."""
+        if b.is_zero(s):
+            return b.zeros(self.g, b.scale(self.g, s, a).type)
+        if s.op == "full" and s.attrs[0] == 1:
+            return a
+        return super().scale(s, a)
+
+    def diag(self, v: Node) -> Node:
+        """diag(c v) = c diag(v) for a number c."""
+        if v.op == "scale" and v.args[0].op == "const":
+            return self.scale(v.args[0], self.diag(v.args[1]))
+        return super().diag(v)
+
+    def sumloop(self, a: Node, axis: Any) -> Node:
+        """Σᵢ 0 = 0."""
+        whole = b.sumloop(self.g, a, axis)
+        return b.zeros(self.g, whole.type) if b.is_zero(a) else super().sumloop(a, axis)
+
     def make(self, node: Node, args: tuple[Node, ...]) -> Node:
-        """H₁ H₀ = I for two equal reflections: a chain of them over rows that are equal in pairs is where it started."""
-        if node.op == "fold" and _paired_reflections(Facts(self.g), args[0], node.attrs[0]):
-            return args[1]
+        """What is put together again from all its parts is the whole;  0 / a = 0;
+
+        H₁ H₀ = I for two equal reflections: a chain of them over rows that are equal in pairs is where it started.
+        """
+        match node.op:
+            case "fold" if _paired_reflections(Facts(self.g), args[0], node.attrs[0]):
+                return args[1]
+            case "div" if b.is_zero(args[0]):
+                return b.zeros(self.g, node.type)
+            case "scatter" if b.is_zero(args[0]):
+                return b.zeros(self.g, node.type)
+            case "put" if args[1].op == "full":
+                args = (args[0], self.g.const(args[1].attrs[0]), *args[2:])
+            case "interleave":
+                whole = _interleaved(args)
+                if whole is not None and b.fits(whole.type.shape, node.type.shape):
+                    return whole
+            case "take":
+                whole = _put_back(*args)
+                if whole is not None and b.fits(whole.type.shape, node.type.shape):
+                    return whole
+            case _:
+                pass
         return super().make(node, args)
+
+
+def _interleaved(parts: Sequence[Node]) -> Node | None:
+    """The z of z[0::k], z[1::k], … in turn."""
+    whole: Node | None = None
+    for k, p in enumerate(parts):
+        source = p.args[0] if p.op == "stack" and p.attrs[1] == "item" else None
+        if source is None or source.op != "take" or source.attrs != (1,) or source.args[1].op != "iota" or \
+                source.args[1].attrs != (p.attrs[0], len(parts), k) or (whole is not None and source.args[0] is not whole):
+            return None
+        whole = source.args[0]
+    return whole
+
+
+def _put_back(values: Node, index: Node) -> Node | None:
+    """The z of z[i], z[j] end to end, taken by the inverse of the index i, j end to end."""
+    if index.op != "inverse_index" or index.args[0].op != values.op or values.op != "cat":
+        return None
+    whole: Node | None = None
+    for p, place in zip(values.args, index.args[0].args, strict=False):
+        source = p.args[0] if p.op == "stack" and p.attrs[1] == "item" else None
+        if source is None or source.op != "take" or source.attrs != (1,) or source.args[1].op != "column" or \
+                place.op != "take" or place.args[1].op != "const" or (whole is not None and source.args[0] is not whole):
+            return None
+        column = source.args[1]
+        if column.args[0] is not place.args[0] or column.attrs != (p.attrs[0], place.args[1].attrs[0]):
+            return None
+        whole = source.args[0]
+    return whole if len(values.args) == len(index.args[0].args) else None
 
 
 def _inner(n: Node) -> Node | None:
@@ -721,7 +791,7 @@ class Starts:
 
     def _compared(self, output: Node, base: Node | None) -> Verdict:
         start = self.value(output)
-        text = formula(start, {id(n): name for name, n in self.typed.names.items() if n.op not in ("const", "add", "prod")})
+        text = formula(start, {id(n): name for name, n in self.typed.names.items() if n.op in ("out", "skew", "inv")})
         if base is None:
             return Verdict(False, text)
         minus = self.rules.scale(self.g.const(-1), self.rules(base))
@@ -801,9 +871,11 @@ def generic(node: Node) -> bool:
             return generic(node.args[0]) and (node.op != "kron" or generic(node.args[1]))
         case "scale" | "prod" | "mul" | "outer":
             seen: set[str] = set()
-            for factor in node.args:
+            for k, factor in enumerate(node.args):
                 own = _leaves(factor) - {"W"}
-                if not generic(factor) or own & seen:
+                gram = k and factor.op != node.args[k - 1].op and _inner(factor) in (node.args[k - 1], None) and (
+                    _inner(factor) is node.args[k - 1] or _inner(node.args[k - 1]) is factor)  # Aᵀ A is 0 only with A
+                if not generic(factor) or (own & seen and not gram):
                     return False
                 seen |= own
             return True

@@ -64,7 +64,7 @@ class Simplifier:
             else:
                 merged.append((c, node))
         merged = [(c, n) for c, n in merged if c != 0 and not b.is_zero(n)]
-        merged = self._factor(merged)
+        merged = [(c, n) for c, n in self._factor(merged) if not b.is_zero(n)]
         if not merged:
             return b.zeros(self.g, type_)
         nodes = [n if c == 1 else self.scale(self.g.const(c), n) for c, n in merged]

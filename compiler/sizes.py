@@ -15,7 +15,16 @@ import sympy as sp
 
 from padp.compiler.dims import lower, show
 from padp.compiler.terms import (
-    Arith, Call, Choose, Method, Negate, Number, Power, SpaceTerm, Term, Test, Var,
+    Arith,
+    Call,
+    Method,
+    Negate,
+    Number,
+    Power,
+    SpaceTerm,
+    Term,
+    Test,
+    Var,
 )  # fmt: skip
 from padp.dsl.diagnostics import Diagnostic, PadpError
 

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from padp.models import summary as summary
     from padp.models import targets as targets
     from padp.models import trainable as trainable
-    from padp.models import trainable as trainable
     from padp.models import unmerge as unmerge
     from padp.models import update as update
 
@@ -57,7 +56,6 @@ _HOME = {
     "set": "padp.models",
     "summary": "padp.models",
     "targets": "padp.models",
-    "trainable": "padp.models",
     "trainable": "padp.models",
     "unmerge": "padp.models",
     "update": "padp.models",

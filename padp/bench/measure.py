@@ -51,7 +51,7 @@ class Contest:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the methods are measured: a name, a fresh frozen base, what is fed to it for a number of tokens, and how."""
+    """Where the methods are measured: a fresh frozen base, what is fed to it for a number of tokens, and how."""
 
     name: str
     base: Callable[[], nn.Module]
@@ -72,9 +72,10 @@ class How:
 class Measured:
     """One maker of one method at one place and number of tokens. Times in seconds, memory in bytes.
 
-    ``saved`` is kept for backward beside x, ``kept_x`` the bytes of x where it is kept too; ``peak`` what a step needs at
-    most beyond what lay there before it (CUDA only). ``attach`` is the first of these sizes (planning included),
+    ``saved`` is kept for backward beside x, ``kept_x`` the bytes of x where it is kept too; ``peak`` is the most that a
+    step needs beyond what lay there before it (CUDA only). ``attach`` is the first of these sizes (planning included),
     ``attach_again`` the second. ``merge_error`` is the largest change of an output, relative to the largest output.
+    What was not measured is nan.
     """
 
     method: str
@@ -143,12 +144,15 @@ def measure(contest: Contest, place: Place, tokens: Sequence[int], how: How) -> 
         for maker in list(modules)[1:]:
             try:
                 saved, kept_x = saved_for_backward(modules[maker].train(), x, place.call)
-                peak = peak_of(step_of(modules[maker], x, place.call), how.device)
+                step = step_of(modules[maker], x, place.call)
+                step()
+                peak = peak_of(step, how.device)
                 outcomes[maker] = replace(about[maker], tokens=t, saved=saved, kept_x=kept_x, peak=peak)
             except Exception as error:
                 del modules[maker]
                 found.append(replace(about[maker], tokens=t, error=reason(error)))
-        runs = {name: torch.compile(module) if how.compiled else module for name, module in modules.items()}
+        runs = {name: cast(nn.Module, torch.compile(module)) if how.compiled else module
+                for name, module in modules.items()}
         steps = in_turn({name: step_of(run.train(), x, place.call) for name, run in runs.items()}, how)
         evaluations = in_turn({name: evaluation_of(run.eval(), x, place.call) for name, run in runs.items()}, how)
         found += [replace(one, step=steps[maker], evaluation=evaluations[maker], frozen_step=steps[FROZEN],
@@ -296,7 +300,6 @@ def peak_of(run: Callable[[], None], device: torch.device) -> int | None:
     """The most memory that a run needs beyond what is there before it; only CUDA's allocator can tell."""
     if device.type != "cuda":
         return None
-    run()
     torch.cuda.synchronize(device)
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)

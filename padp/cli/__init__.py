@@ -1,4 +1,4 @@
-"""The command line: ``padp check | count | show | targets | explain | demo``.
+"""The command line: ``padp check | count | show | bench | targets | explain | demo``.
 
 Exit status: 0 clean, 1 findings or a refusal, 2 usage, 3 a bug in padp. No traceback reaches the user; with
 ``PADP_TRACEBACK=1`` a bug shows where it is.
@@ -78,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--ascii", action="store_true", help="print the program in its ASCII spelling")
     show.add_argument("--variant")
 
+    _bench_options(commands.add_parser("bench", help="time and memory beside the frozen layer and beside PEFT"))
+
     targets = commands.add_parser("targets", help="the linear layers of a model on disk, grouped")
     targets.add_argument("model", metavar="MODEL", help="a model's directory or .safetensors file")
     _targets_options(targets)
@@ -88,6 +90,24 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="adapt and train a pretrained sentence encoder, and show what it did")
     demo.add_argument("--output", default="demo-output", metavar="DIR", help="where its files go; default: demo-output")
     return parser
+
+
+def _bench_options(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument("files", nargs="*", metavar="FILE", help="none: with --against, every method that both have")
+    bench.add_argument("--against", choices=("peft",), help="measure the same methods as this library has them, too")
+    bench.add_argument("--sizes", default="1024x1024,2048x2048", metavar="1024x1024,…", help="rows × columns of W")
+    bench.add_argument("--tokens", default="1024,1", metavar="1024,1", help="tokens a batch; 1 is decoding")
+    bench.add_argument("--repeats", type=int, default=7, metavar="N", help="medians are of this many; default: 7")
+    bench.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads; default: 2")
+    bench.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    bench.add_argument("--dtype", choices=("float32", "bfloat16", "float16", "float64"), default="float32",
+                       help="of the base and of x")
+    bench.add_argument("--no-bias", action="store_true", help="a base without a bias")
+    bench.add_argument("--compile", action="store_true", help="everybody through torch.compile")
+    bench.add_argument("--set", action="append", default=[], metavar="r=8", help="hyperparameters of the FILEs")
+    bench.add_argument("--variant", help="of the FILEs")
+    bench.add_argument("--json", metavar="OUT", help="write all numbers; - for standard output, without the tables")
+    bench.add_argument("--plot", metavar="OUT", help="write a plot: .png, .svg or .pdf (needs matplotlib)")
 
 
 def _targets_options(parser: argparse.ArgumentParser) -> None:

@@ -46,7 +46,7 @@ def hidden(d: int, *leading: int, dtype: torch.dtype = torch.float64) -> Tensor:
 
 def literal(module: AdapterModule, h: Tensor) -> Tensor:
     """The program read literally."""
-    return Reference(ADAPTER.method(module.variant), {}, {}, dict(module.tensors)).forward(h)
+    return Reference(ADAPTER.method(module.variant), {}, module.hyper, dict(module.tensors)).forward(h)
 
 
 def rotation(form: str, t: Mapping[str, Tensor]) -> Tensor:

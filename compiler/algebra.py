@@ -1,0 +1,347 @@
+"""The algebra of typed values: what + · @ ⊙ / and powers, inverses and norms mean for each pair of ranks.
+
+Open sizes of a bare ``I`` are settled here, by what it meets. What is not defined raises ``Mismatch`` with the spelling that
+was probably meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sympy as sp
+
+from padp.compiler import build as b
+from padp.compiler import operators
+from padp.compiler.build import Mismatch
+from padp.compiler.dims import lower, same, show
+from padp.compiler.ir import Node, Type, walk
+from padp.compiler.state import State, report
+
+
+def open_size(node: Node) -> sp.Symbol | None:
+    """The open size of a bare ``I`` in a type."""
+    for d in node.type.item:
+        if isinstance(d, sp.Symbol) and d.name.startswith("□"):
+            return d
+    return None
+
+
+def settle(s: State, node: Node, hole: sp.Symbol, value: Any) -> Node:
+    """``node`` with the open size settled; names bound to it are settled too."""
+    cache: dict[int, Node] = {}
+
+    def fix(x: Any) -> Any:
+        return lower(x.subs(hole, value)) if isinstance(x, sp.Expr) and x.has(hole) else x
+
+    def rebuild(root: Node) -> Node:
+        for n in walk(root):
+            if id(n) in cache:
+                continue
+            args = tuple(cache[id(a)] for a in n.args)
+            type_ = Type(tuple(map(fix, n.type.item)), tuple(map(fix, n.type.family)), n.type.loops, n.type.row,
+                         n.type.kind)
+            attrs = tuple(map(fix, n.attrs))
+            cache[id(n)] = n if args == n.args and type_ == n.type and attrs == n.attrs else \
+                s.g.node(n.op, args, attrs, type_)
+        return cache[id(root)]
+
+    for name, bound in list(s.env.items()):
+        s.env[name] = rebuild(bound)
+    s.history[:] = [(n, rebuild(v), where) for n, v, where in s.history]
+    return rebuild(node)
+
+
+def fit(s: State, pairs: Sequence[tuple[Any, Any]], *nodes: Node) -> tuple[Node, ...]:
+    """Settle open sizes so that each pair of dimensions agrees."""
+    result = list(nodes)
+    for x, y in pairs:
+        for hole, value in ((x, y), (y, x)):
+            if isinstance(hole, sp.Symbol) and hole.name.startswith("□") and not same(hole, value):
+                result = [settle(s, n, hole, value) for n in result]
+                break
+    return tuple(result)
+
+
+def negated(s: State, a: Node) -> Node:
+    if a.op == "const":
+        return s.g.const(lower(-a.value))
+    if a.op == "iota":
+        return _iota(s, a, -1, 0)
+    return b.negate(s.g, a)
+
+
+def _iota(s: State, a: Node, factor: Any, shift: Any) -> Node:
+    axis, step, first = a.attrs
+    return s.g.node("iota", (), (axis, lower(step * factor), lower(first * factor + shift)), a.type)
+
+
+def arithmetic(s: State, op: str, a: Node, c: Node) -> Node:
+    if a.op == "const" and c.op == "const":
+        return s.g.const(_fold(op, a.value, c.value))
+    index = _index_arithmetic(s, op, a, c)
+    if index is not None:
+        return index
+    match op:
+        case "+":
+            return summed(s, [a, c])
+        case "-":
+            return summed(s, [a, negated(s, c)])
+        case "@":
+            return _matmul(s, a, c)
+        case "*":
+            return _scaled(s, a, c) or _matmul(s, a, c)
+        case "·":
+            return _dotted(s, a, c)
+        case "⊙":
+            return _hadamard(s, a, c)
+        case "⊗":
+            return b.opaque(s.g, "kron", a, c) if b.unknown(a, c) else operators.kron(s.g, a, c)
+        case "/":
+            return _quotient(s, a, c)
+        case _:
+            raise Mismatch("// is for dimensions", "E302", "/")
+
+
+def _fold(op: str, x: Any, y: Any) -> Any:
+    match op:
+        case "+":
+            return lower(x + y)
+        case "-":
+            return lower(x - y)
+        case "/":
+            if y == 0:
+                raise Mismatch("division by zero", "E302")
+            exact = isinstance(x, (int, sp.Expr)) and isinstance(y, (int, sp.Expr))
+            return lower(sp.sympify(x) / sp.sympify(y)) if exact else lower(x / y)
+        case "//":
+            if y == 0:
+                raise Mismatch("division by zero", "E302")
+            return lower(sp.floor(sp.sympify(x) / sp.sympify(y)))
+        case _:
+            return lower(x * y)
+
+
+def _index_arithmetic(s: State, op: str, a: Node, c: Node) -> Node | None:
+    """2i + 1 and the like stay indices."""
+    if a.op == "iota" and c.op == "const" and isinstance(c.value, (int, sp.Expr)):
+        match op:
+            case "+":
+                return _iota(s, a, 1, c.value)
+            case "-":
+                return _iota(s, a, 1, -c.value)
+            case "*" | "·":
+                return _iota(s, a, c.value, 0)
+            case _:
+                return None
+    if c.op == "iota" and a.op == "const" and isinstance(a.value, (int, sp.Expr)):
+        match op:
+            case "+":
+                return _iota(s, c, 1, a.value)
+            case "-":
+                return _iota(s, c, -1, a.value)
+            case "*" | "·":
+                return _iota(s, c, a.value, 0)
+            case _:
+                return None
+    return None
+
+
+def summed(s: State, terms: Sequence[Node]) -> Node:
+    a, c = terms
+    if b.unknown(a, c):
+        return _assumed(s, b.opaque(s.g, "add", a, c), a, c)
+    _refuse_complex(a, c)
+    if a.type.rank == 2 and c.type.rank == 2:
+        a, c = fit(s, list(zip(a.type.item, c.type.item, strict=True)), a, c)
+    if a.type.rank == 0 and c.type.rank > 0 or c.type.rank == 0 and a.type.rank > 0:
+        scalar, other = (a, c) if a.type.rank == 0 else (c, a)
+        if is_plain_zero(scalar):
+            return other
+        hint = "c · I" if other.type.rank == 2 else f"c · ones({show(other.type.item[0])})"
+        raise Mismatch(f"a scalar and {other.type} are not added entry by entry here", "E302", hint)
+    return b.add(s.g, a, c)
+
+
+def _assumed(s: State, total: Node, *terms: Node) -> Node:
+    """A sum of something unknown and something known has the shape of the latter: nothing is broadcast."""
+    for known in terms:
+        if known.type.kind == "real" and known.type.rank and not known.type.loops and open_size(known) is None:
+            return s.g.node("assumed", (total,), ("",), known.type)
+    return total
+
+
+def is_plain_zero(node: Node) -> bool:
+    return node.op == "const" and node.value == 0
+
+
+def _refuse_complex(a: Node, c: Node) -> None:
+    if "complex" in (a.type.kind, c.type.kind) and a.type.kind != c.type.kind:
+        raise Mismatch(f"{a.type} and {c.type}: one is complex", "E306", "Re(…)")
+
+
+def _matmul(s: State, a: Node, c: Node) -> Node:
+    if b.unknown(a, c):
+        return b.opaque(s.g, "prod", a, c)
+    if a.type.rank == 2 and c.type.rank >= 1:
+        a, c = fit(s, [(a.type.item[1], c.type.item[0])], a, c)
+    return b.matmul(s.g, a, c)
+
+
+def _scaled(s: State, a: Node, c: Node) -> Node | None:
+    if b.unknown(a, c):
+        return b.opaque(s.g, "prod", a, c)
+    if a.type.rank == 0:
+        return b.scale(s.g, a, c) if c.type.rank or c.type.family or a.op == "const" else b.mul(s.g, a, c)
+    if c.type.rank == 0:
+        return b.scale(s.g, c, a)
+    return None
+
+
+def _dotted(s: State, a: Node, c: Node) -> Node:
+    if b.unknown(a, c):
+        return b.opaque(s.g, "dotted", a, c)
+    scaled = _scaled(s, a, c)
+    if scaled is not None:
+        return scaled
+    match a.type.rank, c.type.rank:
+        case 1, 1:
+            return b.mul(s.g, a, c)
+        case 2, 1 if not a.type.row:
+            (a,) = fit(s, [(a.type.item[1], c.type.item[0])], a)
+            if not same(a.type.item[1], c.type.item[0]):
+                hint = "v · M scales rows" if same(a.type.item[0], c.type.item[0]) else None
+                raise Mismatch(f"{a.type} · {c.type}: M · v scales the columns of M, "
+                               f"{show(a.type.item[1])} ≠ {show(c.type.item[0])}", "E301", hint)
+            return b.prod(s.g, a, b.diag(s.g, c))
+        case 1, 2 if not c.type.row:
+            (c,) = fit(s, [(c.type.item[0], a.type.item[0])], c)
+            if not same(c.type.item[0], a.type.item[0]):
+                hint = "M · v scales columns" if same(c.type.item[1], a.type.item[0]) else None
+                raise Mismatch(f"{a.type} · {c.type}: v · M scales the rows of M, "
+                               f"{show(a.type.item[0])} ≠ {show(c.type.item[0])}", "E301", hint)
+            return b.prod(s.g, b.diag(s.g, a), c)
+        case _:
+            return _matmul(s, a, c)
+
+
+def _hadamard(s: State, a: Node, c: Node) -> Node:
+    if b.unknown(a, c):
+        return b.opaque(s.g, "mul", a, c)
+    match a.type.rank, c.type.rank:
+        case (0, _) | (_, 0):
+            if a.type.rank == c.type.rank:
+                return b.mul(s.g, a, c)
+            raise Mismatch(f"⊙ takes equal shapes; {a.type} ⊙ {c.type} has a scalar", "E302", "· for scaling")
+        case 1, 2:
+            if not same(a.type.item[0], c.type.item[0]):
+                if same(a.type.item[0], c.type.item[1]):
+                    report(s, "E301", f"v ⊙ M scales rows: v ∈ {a.type}, but M has {show(c.type.item[0])} rows",
+                           s.g.span, "M ⊙ v scales columns, the only reading that fits",
+                           (f"M ∈ {c.type}",))
+                    return b.prod(s.g, c, b.diag(s.g, a))
+                raise Mismatch(f"v ⊙ M scales rows: v ∈ {a.type} does not fit M ∈ {c.type}")
+            return b.prod(s.g, b.diag(s.g, a), c)
+        case 2, 1:
+            if not same(a.type.item[1], c.type.item[0]):
+                hint = "v ⊙ M scales rows" if same(a.type.item[0], c.type.item[0]) else None
+                raise Mismatch(f"M ⊙ v scales columns: v ∈ {c.type} does not fit M ∈ {a.type}", "E301", hint)
+            return b.prod(s.g, a, b.diag(s.g, c))
+        case _:
+            if a.type.rank == 2 and c.type.rank == 2:
+                a, c = fit(s, list(zip(a.type.item, c.type.item, strict=True)), a, c)
+            return b.mul(s.g, a, c)
+
+
+def norm_axis(node: Node) -> str | None:
+    """'row' or 'col' when a vector is one norm (or other statistic) a row or a column."""
+    match node.op:
+        case "sumsq":
+            return str(node.attrs[0]) if node.attrs[0] != "all" else None
+        case "reduce":
+            return str(node.attrs[1]) if node.attrs[1] != "all" else None
+        case "point" | "detach" | "pow" | "clamp":
+            return norm_axis(node.args[0])
+        case "scale":
+            return norm_axis(node.args[1])
+        case "maximum" | "minimum":
+            return norm_axis(node.args[0]) or norm_axis(node.args[1])
+        case _:
+            return None
+
+
+def _quotient(s: State, a: Node, c: Node) -> Node:
+    if b.unknown(a, c):
+        return b.opaque(s.g, "div", a, c)
+    if c.type.rank == 0:
+        if a.type.rank == 0:
+            return b.div(s.g, a, c)
+        inverse = s.g.const(_fold("/", 1, c.value)) if c.op == "const" else b.div(s.g, s.g.const(1), c)
+        return b.scale(s.g, inverse, a)
+    if c.type.rank == 2:
+        raise Mismatch(f"division by a matrix ({c.type})", "E302", "A @ B⁻¹, or A ⊙ (1/B) entry by entry")
+    if a.type.rank <= 1:
+        if a.type.rank == 0 and a.op != "const" and a.type.rank != c.type.rank:
+            return b.div(s.g, a, c)
+        return b.div(s.g, a, c)
+    axis = norm_axis(c)
+    if axis is None:
+        raise Mismatch(f"{a.type} / {c.type}: which axis?", "E302", "diag(1/v) @ M for rows, M @ diag(1/v) for columns")
+    position = 0 if axis == "row" else 1
+    if not same(a.type.item[position], c.type.item[0]):
+        raise Mismatch(f"{show(c.type.item[0])} {axis} norms do not fit {a.type}")
+    scale = b.diag(s.g, b.div(s.g, s.g.const(1), c))
+    return b.prod(s.g, scale, a) if axis == "row" else b.prod(s.g, a, scale)
+
+
+def power(s: State, base: Node, exponent: Node) -> Node:
+    if exponent.op != "const":
+        raise Mismatch("an exponent is a number", "E302")
+    value = exponent.value
+    if base.op == "const":
+        return s.g.const(lower(sp.sympify(base.value) ** value))
+    if b.unknown(base):
+        return b.opaque(s.g, "pow", base)
+    if base.type.rank == 2:
+        if not same(*base.type.item):
+            raise Mismatch(f"only a square matrix has powers; this is {base.type}", "E304", "M ⊙ M entry by entry")
+        if not isinstance(value, int) or value < 0:
+            raise Mismatch("a matrix power takes a whole exponent ≥ 0", "E302", "M⁻¹ for the inverse")
+        if value == 0:
+            return b.eye(s.g, base.type.item[0])
+        return b.prod(s.g, *([base] * value)) if value > 1 else base
+    if value == 1:
+        return base
+    return b.pow_(s.g, base, value)
+
+
+def inverted(s: State, a: Node) -> Node:
+    if a.op == "const":
+        return s.g.const(_fold("/", 1, a.value))
+    return b.inv(s.g, a)
+
+
+def norm(s: State, a: Node, axis: str | None) -> Node:
+    if b.unknown(a):
+        return b.opaque(s.g, "norm", a)
+    if a.type.rank == 2 and not a.type.row:
+        if axis is None:
+            raise Mismatch("the norm of a matrix names its axis", "E303", "‖M‖_row, ‖M‖_col or ‖M‖_F")
+        which = {"row": "row", "col": "col", "F": "all"}[axis]
+        return b.point(s.g, "sqrt", b.sumsq(s.g, a, which))
+    if axis in ("row", "col"):
+        raise Mismatch(f"‖·‖_{axis} takes a matrix, this is {a.type}", "E303", "‖v‖")
+    if a.type.rank == 0:
+        return b.point(s.g, "abs", a)
+    return b.point(s.g, "sqrt", b.sumsq(s.g, a, "all"))
+
+
+def as_matrix(s: State, n: Node) -> Node:
+    """In a grid of blocks a vector is a column, a scalar a 1×1 block."""
+    if n.type.rank == 2:
+        return n
+    if n.type.rank == 1:
+        return s.g.node("column_of", (n,), (), b.typed((n.type.item[0], 1), n))
+    if n.op == "const":
+        return b.full(s.g, n.value, Type((1, 1)))
+    return s.g.node("entry", (n,), (), b.typed((1, 1), n))

@@ -1,0 +1,478 @@
+"""Terms → typed nodes: names, calls, indices, sums, declared spaces.
+
+    term(state, t) -> Node       errors are reported and give a node of unknown type, which is silent from then on
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sympy as sp
+
+from padp.compiler import build as b
+from padp.compiler import operators
+from padp.compiler.algebra import arithmetic, as_matrix, inverted, negated, norm, power
+from padp.compiler.build import Mismatch
+from padp.compiler.dims import lower, same, show, symbol
+from padp.compiler.ir import UNKNOWN, Axis, Node, Type
+from padp.compiler.state import Learned, NeedCases, Start, State, report
+from padp.compiler.terms import (
+    Arith,
+    BlockTerm,
+    Call,
+    Choose,
+    Gradient,
+    Inverse,
+    Item,
+    Magnitude,
+    Negate,
+    NormOf,
+    Number,
+    Power,
+    Range,
+    SpaceTerm,
+    SumOver,
+    Term,
+    Test,
+    Text,
+    Transpose,
+    Var,
+)  # fmt: skip
+from padp.dsl.source import Span
+
+# ---------------------------------------------------------------- terms
+
+
+def dimension(s: State, t: Term) -> Any:
+    """A dimension or another number that the sizes settle."""
+    node = term(s, t)
+    if node.op == "const":
+        return node.value
+    if node.type.kind == "unknown":  # an undeclared name is one number wherever it stands
+        name = t.name if isinstance(t, Var) else f"?{t.span.start}"
+        return s.sizes.setdefault(name, symbol(name))
+    report(s, "E310", f"a size must be known when the adapter is attached; this is {node.type}", t.span)
+    return symbol(f"?{t.span.start}")
+
+
+def scalar(s: State, t: Term, need: str) -> Node:
+    node = term(s, t)
+    if node.type.kind != "unknown" and (node.type.rank or node.type.family):
+        report(s, "E301", f"{need}; this is {node.type}", t.span, "sum(…) or ‖…‖_F²")
+        return b.opaque(s.g, "misfit", node)
+    return node
+
+
+def term(s: State, t: Term) -> Node:
+    """The typed node of a term; errors are reported and give an unknown."""
+    kept, s.g.span = s.g.span, t.span
+    s.depth += 1
+    try:
+        return _term(s, t)
+    except Mismatch as m:
+        notes, suggestion = _hints(s, t)
+        report(s, m.code, m.message, t.span, suggestion or m.suggestion, notes)
+        return s.g.node("mistake", (), (t.span.start, t.span.end), UNKNOWN)
+    finally:
+        s.depth -= 1
+        s.g.span = kept
+
+
+def _hints(s: State, t: Term) -> tuple[list[str], str | None]:
+    """Bindings of all dimensions, and another name of this program that would fit where a product does not."""
+    notes = [f"here {', '.join(f'{n} ∈ {v.type}' for n, v in _mentioned(s, t))}"] if _mentioned(s, t) else []
+    if not (isinstance(t, Arith) and t.op in ("@", "*")):
+        return notes, None
+    left, right = term(s, t.left), term(s, t.right)
+    side, flipped = (t.right.operand, True) if isinstance(t.right, Transpose) else (t.right, False)
+    if isinstance(side, Var) and left.type.rank == 2:
+        for name, node in s.env.items():
+            if name == side.name or node.type.rank != 2 or node.op in ("weight", "param"):
+                continue
+            inner = node.type.item[1 if flipped else 0]
+            free = isinstance(inner, sp.Expr) and inner.free_symbols - _declared(s)
+            if name.startswith(side.name) and (same(inner, left.type.item[1]) or free):
+                when = "" if same(inner, left.type.item[1]) else f" when {show(left.type.item[1])} = {show(inner)}"
+                notes.append(f"{name} ∈ {node.type} fits here{when}")
+                return notes, f"{name}{'ᵀ' if flipped else ''}"
+    del right
+    return notes, None
+
+
+def _declared(s: State) -> set[Any]:
+    return {x for n in s.method.bound for d in s.env[n.name].type.shape if isinstance(d, sp.Expr)
+            for x in d.free_symbols}
+
+
+def _mentioned(s: State, t: Term) -> list[tuple[str, Node]]:
+    found: dict[str, Node] = {}
+
+    def visit(x: Any) -> None:
+        if isinstance(x, Var):
+            node = s.env.get(x.name)
+            if node is not None and node.type.kind == "real" and node.type.rank:
+                found.setdefault(x.name, node)
+            return
+        for key in ("left", "right", "operand", "base"):
+            child = getattr(x, key, None)
+            if child is not None:
+                visit(child)
+        for child in getattr(x, "args", ()):
+            visit(child)
+
+    visit(t)
+    return list(found.items())
+
+
+def _term(s: State, t: Term) -> Node:
+    match t:
+        case Number(value):
+            return s.g.const(value)
+        case Text(value):
+            return s.g.node("text", (), (value,), Type(kind="text"))
+        case Var(name):
+            return _var(s, name)
+        case Call():
+            made = call(s, t)
+            if not isinstance(made, Node):
+                raise Mismatch(f"{t.function} gives {len(made)} values; name them all on the left", "E209",
+                               "U, Σ, Vᵀ ← svd(W)")
+            return made
+        case Negate(operand):
+            return negated(s, term(s, operand))
+        case Arith(op, left, right):
+            return arithmetic(s, op, term(s, left), term(s, right))
+        case Power(base, exponent):
+            return power(s, term(s, base), term(s, exponent))
+        case Transpose(operand):
+            return b.t(s.g, term(s, operand))
+        case Inverse(operand):
+            return inverted(s, term(s, operand))
+        case Item(base, items):
+            return _item(s, t, term(s, base), items)
+        case Magnitude(operand):
+            inner = term(s, operand)
+            if inner.type.kind == "index" and inner.type.rank:
+                return s.g.const(inner.type.item[0])
+            if inner.op == "const":
+                return s.g.const(lower(sp.Abs(inner.value)))
+            return b.point(s.g, "abs", inner)
+        case NormOf(operand, axis):
+            return norm(s, term(s, operand), axis)
+        case SumOver():
+            return _sum_over(s, t)
+        case Choose(then, test, otherwise):
+            return term(s, then if _decide(s, test) else otherwise)
+        case BlockTerm(rows):
+            return _block(s, rows)
+        case Gradient(name):
+            known = parameter(s, name)
+            raise Mismatch(f"∇{name} exists after the backward pass only", "E210") if known is not None else \
+                Mismatch(f"{name} is not learned", "E201")
+
+
+def _var(s: State, name: str) -> Node:
+    found = s.env.get(name)
+    if found is not None:
+        return found
+    made = parameter(s, name)
+    if made is not None:
+        return made
+    if name == "I":
+        s.holes += 1
+        return b.eye(s.g, sp.Symbol(f"□{s.holes}", integer=True, positive=True))
+    return s.g.node("undeclared", (), (name,), UNKNOWN)
+
+
+def _decide(s: State, test: Test) -> bool:
+    for known, holds in s.assume:
+        if known == test:
+            return holds
+    left = dimension(s, test.left)
+    right = dimension(s, test.right) if test.right is not None else None
+    match test.op:
+        case "even":
+            answer = sp.Eq(sp.Mod(left, 2), 0)
+        case "odd":
+            answer = sp.Eq(sp.Mod(left, 2), 1)
+        case "=":
+            answer = sp.Eq(left, right)
+        case "≠":
+            answer = sp.Ne(left, right)
+        case "<":
+            answer = sp.sympify(left) < right
+        case "≤":
+            answer = sp.sympify(left) <= right
+        case ">":
+            answer = sp.sympify(left) > right
+        case "≥":
+            answer = sp.sympify(left) >= right
+    if answer in (True, False, sp.true, sp.false):
+        return bool(answer)
+    raise NeedCases(test)
+
+
+def _block(s: State, rows: tuple[tuple[Term, ...], ...]) -> Node:
+    grid = [[term(s, t) for t in row] for row in rows]
+    flat = [n for row in grid for n in row]
+    if b.unknown(*flat):
+        return b.opaque(s.g, "cat", *flat)
+    tallest = max(n.type.rank for n in flat)
+    if tallest <= 1 and len(grid) > 1 and all(len(row) == 1 for row in grid):  # [x; 1]
+        parts = [b.reshape(s.g, n, (*n.type.family, 1)) if n.type.rank == 0 and n.op != "const" else
+                 b.full(s.g, n.value, Type((1,))) if n.type.rank == 0 else n for n in flat]
+        return b.cat(s.g, parts, 1)
+    if tallest <= 1 and len(grid) == 1 and all(n.op == "const" for n in flat):  # literal row [1, 2, 3] is a vector
+        return b.cat(s.g, [b.full(s.g, n.value, Type((1,))) for n in flat], 1)
+    done = []
+    for row in grid:
+        parts = [as_matrix(s, n) for n in row]
+        done.append(b.cat(s.g, parts, 1))
+    return b.cat(s.g, done, 2)
+
+
+# ---------------------------------------------------------------- indexing, sums, calls
+
+
+def bounds(s: State, r: Range, size: Any) -> tuple[Any, Any]:
+    def end(t: Term | None, default: Any) -> Any:
+        if t is None:
+            return default
+        value = dimension(s, t)
+        negative = value < 0 if isinstance(value, int) else value.is_negative
+        return lower(size + value) if negative else value
+
+    start, stop = end(r.start, 0), end(r.stop, size)
+    if isinstance(start, int) and isinstance(stop, int) and start > stop:
+        raise Mismatch(f"the slice {start}:{stop} is empty backwards", "E305")
+    return start, stop
+
+
+def _item(s: State, t: Item, base: Node, items: Sequence[Term | Range]) -> Node:
+    nodes: list[Any] = [i if isinstance(i, Range) else term(s, i) for i in items]
+    if isinstance(t.base, Var):
+        declared = next((p for p in s.method.parameters if p.name == t.base.name), None)
+        if declared is not None and declared.space.index is not None and all(
+                isinstance(n, Node) and n.op == "column" for n in nodes) and nodes:
+            axis = nodes[0].attrs[0]
+            omega = s.env.get(declared.space.index)
+            if all(n.attrs[0] == axis for n in nodes) and nodes[0].args[0] is omega and len(nodes) > 1:
+                return b.take(s.g, base, s.g.node("iota", (), (axis, 1, 0), Type((), (), (axis,), kind="index")), 1)
+    return index(s, base, nodes)
+
+
+def index(s: State, base: Node, items: Sequence[Any]) -> Node:
+    if b.unknown(base, *(i for i in items if isinstance(i, Node))):
+        return b.opaque(s.g, "item", base, *(i for i in items if isinstance(i, Node)))
+    axes = len(base.type.family) + base.type.rank
+    if len(items) > axes:
+        raise Mismatch(f"{len(items)} indices for {base.type}", "E305")
+    result = base
+    for position in range(len(items) - 1, -1, -1):  # from the right, so that axes to the left keep their place
+        item = items[position]
+        axis = axes - position
+        shape = base.type.family + base.type.item
+        size = shape[position]
+        if isinstance(item, Range):
+            step = dimension(s, item.step) if item.step is not None else 1
+            if not (step >= 1 if isinstance(step, int) else step.is_positive and step.is_integer):
+                raise Mismatch("the step of a slice is a whole number ≥ 1", "E305")
+            low, high = bounds(s, item, size)
+            require(s, "≤", high, size, s.g.span)
+            result = b.slice_(s.g, result, -(axis - _removed(items, position)), low, high, step)
+            continue
+        if item.op == "const":
+            value = item.value
+            if isinstance(value, int) and value < 0:
+                value = lower(size + value)
+            if not isinstance(value, (int, sp.Expr)) or (isinstance(value, sp.Expr) and not value.is_integer):
+                raise Mismatch(f"an index is a whole number, this is {show(value)}", "E305")
+            require(s, "≤", lower(value + 1), size, s.g.span)
+            item = s.g.const(value)
+        elif item.type.kind != "index":
+            raise Mismatch(f"an index is a number, a loop index or an index vector; this is {item.type}", "E305")
+        elif item.op == "iota":
+            axis_, step_, first = item.attrs
+            require(s, "≤", lower(first + step_ * (axis_.size - 1) + 1), size, s.g.span)
+        result = b.take(s.g, result, item, axis - _removed(items, position))
+    last = [*items, *[Range(None, None)] * (axes - len(items))][-2:] if base.type.rank == 2 else []
+    if len(items) == axes and last and isinstance(last[0], Node) and last[0].type.rank == 0 \
+            and isinstance(last[1], Range):
+        return b.lying(s.g, result)
+    return result
+
+
+def _removed(items: Sequence[Any], position: int) -> int:
+    """How many axes to the right of ``position`` a scalar index has removed already."""
+    return sum(1 for i in items[position + 1:] if isinstance(i, Node) and i.type.rank == 0)
+
+
+def _sum_over(s: State, t: SumOver) -> Node:
+    found = domain(s, t.domain, t.span)
+    if found is None:
+        return s.g.node("undetermined", (), (t.span.start,), UNKNOWN)
+    start, count, set_ = found
+    axis = s.g.axis(count, set_)
+    kept = {n: s.env.get(n) for n in t.indices}
+    loop_variables(s, t.indices, axis, start, set_, t.span)
+    body = term(s, t.body)
+    for n, v in kept.items():
+        if v is None:
+            s.env.pop(n, None)
+        else:
+            s.env[n] = v
+    return b.sumloop(s.g, body, axis)
+
+
+MAX_CALLS = 60
+"""Functions of the language may call each other this deep."""
+
+
+def call(s: State, t: Call) -> Node | tuple[Node, ...]:
+    name = operators.ALIASES.get(t.function, t.function)
+    if t.function in s.functions:
+        return _apply(s, t)
+    if name == "attn":
+        args = tuple(term(s, v) for _, v in t.kwargs)
+        type_ = Type() if s.method.site == "attention" else UNKNOWN  # elsewhere it has been refused by name
+        return s.g.node("attn", args, tuple(k for k, _ in t.kwargs), type_)
+    if name == "range":
+        raise Mismatch("range(…) stands after `in` only", "E210", "arange(n) for an index vector")
+    args = tuple(term(s, a) for a in t.args)
+    kwargs = {k: _tuple(s, v) for k, v in t.kwargs}
+    if name in ("ema", "keep", "cubic"):
+        raise Mismatch(f"{name} belongs in `after backward`", "E210")
+    entry = operators.OPERATORS.get(name)
+    if entry is None:
+        return b.opaque(s.g, f"call:{name}", *args)
+    low, high = entry.arity
+    if name == "grouped" and len(args) == 1:
+        args = (*args, s.env.get("H") or s.g.const(args[0].type.family[-1] if args[0].type.family else 1))
+    if not low <= len(args) <= high:
+        raise Mismatch(f"{name} takes {low if low == high else f'{low} to {high}'} argument{'s' * (high != 1)}, "
+                       f"here are {len(args)}", "E209", entry.signature)
+    extra = [k for k in kwargs if k not in entry.keywords]
+    if extra:
+        raise Mismatch(f"{name} has no argument called {extra[0]}", "E209", entry.signature)
+    if b.unknown(*args):
+        outputs = {"svd": 3, "qr": 2}.get(name, 1)
+        made = b.opaque(s.g, f"call:{name}", *args)
+        return made if outputs == 1 else tuple(s.g.node("part", (made,), (k,), UNKNOWN) for k in range(outputs))
+    return entry.make(s.g, args, kwargs)
+
+
+def _tuple(s: State, t: Term) -> Node:
+    if isinstance(t, BlockTerm) and len(t.rows) == 1:
+        return s.g.node("tuple", tuple(term(s, x) for x in t.rows[0]), (), Type(kind="text"))
+    if isinstance(t, Call) and t.function == "tuple":
+        return s.g.node("tuple", tuple(term(s, x) for x in t.args), (), Type(kind="text"))
+    return term(s, t)
+
+
+def _apply(s: State, t: Call) -> Node:
+    function = s.functions[t.function]
+    if len(t.args) != len(function.parameters) or t.kwargs:
+        raise Mismatch(f"{t.function} takes {len(function.parameters)} arguments, here are {len(t.args)}", "E209")
+    if s.depth > MAX_CALLS * 4:
+        raise Mismatch("functions are nested too deeply", "E105")
+    args = [term(s, a) for a in t.args]
+    outer = dict(s.env)
+    s.env.update(zip(function.parameters, args, strict=True))
+    known = set(s.learned)
+    result = term(s, function.body)
+    made = {n: s.env[n] for n in s.learned if n not in known and n in s.env}
+    # a function's own names end with it; sizes of a bare I that it settled stay settled through the result
+    s.env = {**outer, **made}
+    return result
+
+
+def space_type(s: State, space: SpaceTerm) -> Type:
+    """The type that a declared space stands for."""
+    kind: Any = {"ℂ": "complex", "ℕ": "index"}.get(space.kind, "real")
+    if space.index is not None:
+        omega = s.env.get(space.index)
+        if omega is None or omega.type.kind == "unknown":
+            return UNKNOWN
+        return Type((omega.type.item[0],))
+    dims = tuple(_whole(s, d) for d in space.dims)
+    family = tuple(_whole(s, d) for d in space.family)
+    if None in (*dims, *family):
+        return UNKNOWN
+    if space.kind in ("O", "SO"):
+        dims = (dims[0], dims[0])
+    if len(dims) > 2:
+        family, dims = (*family, *dims[:-2]), dims[-2:]
+    return Type(dims, family, kind=kind)
+
+
+def _whole(s: State, d: Term) -> Any:
+    """A declared dimension; with sizes it must come out as a whole number ≥ 0."""
+    value = dimension(s, d)
+    if s.concrete and not (isinstance(value, int) and value >= 0):
+        from padp.compiler.sizes import text
+
+        used = {n: v for n, v in s.sizes.items() if n in text(d)}
+        here = ", ".join(f"{n} = {v}" for n, v in used.items())
+        report(s, "E501", f"the dimension {text(d)} is {show(value)}, not a whole number", d.span,
+               notes=(f"here {here}",) if here else ())
+        return None
+    return value
+
+
+def parameter(s: State, name: str) -> Node | None:
+    """The node of a declared tensor, made when it is first used (its space may name an index set)."""
+    if name in s.learned:
+        return s.learned[name].node
+    declaration = next((p for p in s.method.parameters if p.name == name), None)
+    if declaration is None:
+        return None
+    type_ = space_type(s, declaration.space)
+    kept, s.g.span = s.g.span, declaration.span
+    leaf = s.g.node("param", (), (name, declaration.role), type_)
+    node = leaf
+    if declaration.space.kind in ("O", "St", "SO") and declaration.role == "learned" and type_.kind != "unknown":
+        node = s.g.node("orthonormal" if declaration.space.kind != "SO" else "special_orthogonal", (leaf,), (), type_)
+    s.g.span = kept
+    s.learned[name] = Learned(declaration, node, type_.shape, Start())
+    s.env.setdefault(name, node)
+    return node
+
+
+def require(s: State, op: str, left: Any, right: Any, span: Span) -> None:
+    """A relation that the sizes must keep: checked now when they are numbers, carried otherwise."""
+    if isinstance(left, int) and isinstance(right, int):
+        if not (left <= right if op == "≤" else left == right):
+            report(s, "E501" if s.concrete else "E305", f"{left} {op} {right} does not hold", span)
+        return
+    if op == "≤" and (sp.sympify(right) - sp.sympify(left)).is_nonnegative:
+        return
+    s.requirements.append((op, left, right, span))
+
+
+def domain(s: State, t: Term, span: Span) -> tuple[Any, Any, Node | None] | None:
+    """(first value, number of steps, index set or None)."""
+    if isinstance(t, Call) and t.function == "range":
+        values = [dimension(s, a) for a in t.args]
+        start, stop = (0, values[0]) if len(values) == 1 else (values[0], values[1])
+        return start, lower(stop - start), None
+    node = term(s, t)
+    if node.type.kind == "unknown":
+        return None
+    if node.type.kind != "index":
+        report(s, "E307", f"a loop runs over range(…) or an index set, this is {node.type}", span)
+        return None
+    return 0, node.type.item[0], node
+
+
+def loop_variables(s: State, names: Sequence[str], axis: Axis, start: Any, set_: Node | None, span: Span) -> None:
+    if set_ is None:
+        if len(names) != 1:
+            raise Mismatch(f"{len(names)} names for the one number of a range", "E209")
+        s.env[names[0]] = s.g.node("iota", (), (axis, 1, start), Type((), (), (axis,), kind="index"))
+        return
+    arity = 1 if set_.type.rank == 1 else set_.type.item[1]
+    if len(names) != arity:
+        raise Mismatch(f"{len(names)} names for index tuples of {show(arity)}", "E209")
+    for k, name in enumerate(names):
+        s.env[name] = s.g.node("column", (set_,), (axis, k), Type((), (), (axis,), kind="index"))

@@ -1,0 +1,105 @@
+"""What elaboration carries along: bindings, sizes, findings; and what it gives.
+
+    State        while a program is read          Elaborated, Learned, Start      what comes out
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from padp.compiler.ir import Graph, Node
+from padp.compiler.terms import (
+    Method,
+    Parameter,
+    Range,
+    SpaceTerm,
+    Test,
+)  # fmt: skip
+from padp.dsl.diagnostics import Diagnostic, Related
+from padp.dsl.source import Span
+
+INITIALISERS = ("kaiming", "kaiming_normal", "xavier", "normal", "uniform", "trunc_normal", "orthogonal")
+WRAPPERS = ("pairs", "unit_std")
+
+
+class NeedCases(Exception):
+    """A conditional on dimensions that symbols do not decide: the caller elaborates each case."""
+
+    def __init__(self, test: Test) -> None:
+        super().__init__(test)
+        self.test = test
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a parameter starts: a named initialiser with its numbers and wrappers, or an expression."""
+
+    kind: str | None = None
+    numbers: tuple[float, ...] = ()
+    wrappers: tuple[str, ...] = ()
+    node: Node | None = None
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A declared tensor with its concrete (or symbolic) type."""
+
+    declaration: Parameter
+    node: Node
+    stored: tuple[Any, ...]
+    start: Start
+
+
+@dataclass(frozen=True)
+class Elaborated:
+    """The typed program: ``output`` is y (bias included), ``penalty`` the sum of ``minimise`` terms or None."""
+
+    method: Method
+    graph: Graph
+    output: Node
+    penalty: Node | None
+    parameters: Mapping[str, Learned]
+    names: Mapping[str, Node]
+    sizes: Mapping[str, Any]
+    mentions_bias: bool
+    diagnostics: tuple[Diagnostic, ...] = ()
+    history: tuple[tuple[str, Node, Span], ...] = ()
+    requirements: tuple[tuple[str, Any, Any, Span], ...] = ()
+
+
+@dataclass
+class PendingWrite:
+    items: tuple[Node | Range, ...]
+    value: Node
+    span: Span
+
+
+@dataclass
+class State:
+    method: Method
+    g: Graph
+    concrete: bool
+    env: dict[str, Node] = field(default_factory=dict)
+    sizes: dict[str, Any] = field(default_factory=dict)
+    hypotheses: Mapping[int, Mapping[str, SpaceTerm]] = field(default_factory=dict)
+    learned: dict[str, Learned] = field(default_factory=dict)
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+    pending: dict[str, list[PendingWrite]] = field(default_factory=dict)
+    functions: dict[str, Any] = field(default_factory=dict)
+    history: list[tuple[str, Node, Span]] = field(default_factory=list)
+    requirements: list[tuple[str, Any, Any, Span]] = field(default_factory=list)
+    local: list[set[str]] = field(default_factory=list)
+    holes: int = 0
+    depth: int = 0
+    in_loop: int = 0
+    assume: tuple[tuple[Test, bool], ...] = ()
+
+
+def report(s: State, code: str, message: str, span: Span, suggestion: str | None = None,
+           notes: Sequence[str] = (), related: Sequence[Related] = ()) -> None:
+    """Record a finding; repeated ones are kept once."""
+    found = Diagnostic(code, message, span, s.method.source, tuple(related), tuple(notes), suggestion)
+    if found not in s.diagnostics:
+        s.diagnostics.append(found)

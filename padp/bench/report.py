@@ -1,0 +1,238 @@
+"""What was measured, for people and for programs: means, tables, JSON, a plot."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from padp.bench.measure import Measured
+from padp.bench.peft import OURS, PEFT
+
+HEAVY = ("BOFT", "HRA")
+"""The two methods whose published form is so slow that they alone would make a good mean."""
+LEAST_BYTES = 1024
+"""What is kept for backward counts as at least this much in a ratio, so that keeping nothing is not infinitely better."""
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Means:
+    """Geometric means of theirs/ours over the methods that both makers managed: above 1, ours is faster or smaller."""
+
+    place: str
+    tokens: int
+    methods: tuple[str, ...]
+    step: float
+    evaluation: float
+    saved: float
+    saved_with_x: float
+
+
+Row = tuple[Measured, Measured]
+
+
+def pairs(rows: Iterable[Measured]) -> dict[tuple[str, int], dict[str, Row]]:
+    """(ours, theirs) by place and tokens and method, where both were measured."""
+    by: dict[tuple[str, int], dict[str, dict[str, Measured]]] = {}
+    for row in rows:
+        if not row.error:
+            by.setdefault((row.place, row.tokens), {}).setdefault(row.method, {})[row.maker] = row
+    found = {where: {method: (makers[OURS], makers[PEFT]) for method, makers in methods.items()
+                     if OURS in makers and PEFT in makers}
+             for where, methods in by.items()}
+    return {where: methods for where, methods in found.items() if methods}
+
+
+def means(rows: Iterable[Measured]) -> list[Means]:
+    """For each place and number of tokens: the means of all methods, and of all but the two heavy ones."""
+    found: list[Means] = []
+    for (place, tokens), methods in pairs(rows).items():
+        lighter = {method: pair for method, pair in methods.items() if method not in HEAVY}
+        for some in (methods, lighter) if 0 < len(lighter) < len(methods) else (methods,):
+            found.append(Means(place, tokens, tuple(some), *(
+                geometric(gain(pair) for pair in some.values())
+                for gain in (step_gain, evaluation_gain, saved_gain, saved_with_x_gain))))
+    return found
+
+
+def geometric(numbers: Iterable[float]) -> float:
+    """(a₁ a₂ … a_k)^{1/k}."""
+    logarithms = [math.log(number) for number in numbers]
+    return math.exp(sum(logarithms) / len(logarithms))
+
+
+def step_gain(pair: Row) -> float:
+    return pair[1].step / pair[0].step
+
+
+def evaluation_gain(pair: Row) -> float:
+    return pair[1].evaluation / pair[0].evaluation
+
+
+def saved_gain(pair: Row) -> float:
+    return max(pair[1].saved, LEAST_BYTES) / max(pair[0].saved, LEAST_BYTES)
+
+
+def saved_with_x_gain(pair: Row) -> float:
+    mine, yours = (max(one.saved + one.kept_x, LEAST_BYTES) for one in pair)
+    return yours / mine
+
+
+# ---------------------------------------------------------------- text
+
+
+def draw(out: Console, rows: Sequence[Measured], table: Callable[..., Table]) -> None:
+    """The tables: times and bytes for each place and number of tokens, then attaching and merging for each place."""
+    gains = pairs(rows)
+    for place, tokens in dict.fromkeys((row.place, row.tokens) for row in rows):
+        here = [row for row in rows if (row.place, row.tokens) == (place, tokens)]
+        out.print(_times(place, tokens, here, gains.get((place, tokens), {}), table))
+        out.print()
+    for place in dict.fromkeys(row.place for row in rows):
+        first: dict[tuple[str, str], Measured] = {}
+        for row in rows:
+            if row.place == place and not row.error:
+                first.setdefault((row.method, row.maker), row)
+        if first:
+            out.print(_once(place, first.values(), table))
+            out.print()
+    for one in means(rows):
+        left = [name for name in HEAVY if name not in one.methods and (one.place, one.tokens) in gains
+                and name in gains[one.place, one.tokens]]
+        of = "1 method" if len(one.methods) == 1 else f"{len(one.methods)} methods"
+        out.print(f"{one.place}, {one.tokens} tokens, geometric mean of {PEFT}/{OURS} over {of}"
+                  f"{' without ' + ' and '.join(left) if left else ''}: step {one.step:.2f}, evaluation "
+                  f"{one.evaluation:.2f}, kept for backward {one.saved:.2f} (with x {one.saved_with_x:.2f})")
+
+
+def _times(place: str, tokens: int, rows: Sequence[Measured], gains: Mapping[str, Row],
+           table: Callable[..., Table]) -> Table:
+    evaluation = "decode" if tokens == 1 else "evaluation"
+    drawn = table("method", "by", ">step", ">×frozen", f">{evaluation}", ">×frozen", ">kept for backward", ">peak",
+                  f">step vs {PEFT}", f">{evaluation} vs {PEFT}", f">kept vs {PEFT}")
+    drawn.title = f"{place}, {'1 token' if tokens == 1 else f'{tokens} tokens'}"
+    drawn.title_justify = "left"
+    for row in rows:
+        if row.error:
+            drawn.add_row(row.method, row.maker, "failed")
+            continue
+        pair = gains.get(row.method) if row.maker == OURS else None
+        versus = [f"{gain(pair):.2f}×" for gain in (step_gain, evaluation_gain, saved_gain)] if pair else []
+        kept = f"{row.saved / MIB:.2f} MiB{' + x' if row.kept_x else ''}"
+        peak = "" if row.peak is None else f"{row.peak / MIB:.1f} MiB"
+        drawn.add_row(row.method, row.maker, milliseconds(row.step), f"{row.step_ratio:.2f}",
+                      milliseconds(row.evaluation), f"{row.evaluation_ratio:.2f}", kept, peak, *versus)
+    return drawn
+
+
+def _once(place: str, rows: Iterable[Measured], table: Callable[..., Table]) -> Table:
+    drawn = table("method", "by", ">trained scalars", ">attach, first", ">attach, again", ">merge", ">merge error")
+    drawn.title = place
+    drawn.title_justify = "left"
+    for row in rows:
+        error = "" if math.isnan(row.merge_error) else f"{row.merge_error:.1e}"
+        drawn.add_row(row.method, row.maker, f"{row.learned:,}", milliseconds(row.attach),
+                      milliseconds(row.attach_again), milliseconds(row.merge) or "cannot", error)
+    return drawn
+
+
+def milliseconds(seconds: float) -> str:
+    """``12.3 ms``, nothing for what was not measured."""
+    return "" if math.isnan(seconds) else f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{1000 * seconds:.0f} ms"
+
+
+# ---------------------------------------------------------------- JSON
+
+
+def data(rows: Sequence[Measured], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """All of it as plain data: where it was measured, how, every row, the means."""
+    return {
+        "machine": machine(),
+        "settings": dict(settings),
+        "rows": [{**_plain(asdict(row)), "step_ratio": _number(row.step_ratio),
+                  "evaluation_ratio": _number(row.evaluation_ratio)} for row in rows],
+        "means": [_plain(asdict(one)) for one in means(rows)],
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers depend on beside the programs."""
+    import torch
+
+    def known(package: str) -> str | None:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return None
+
+    return {"system": platform.platform(), "processor": platform.processor() or platform.machine(),
+            "python": platform.python_version(), "torch": torch.__version__, "peft": known("peft"),
+            "threads": torch.get_num_threads(),
+            "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None}
+
+
+def _plain(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: _number(value) for key, value in record.items()}
+
+
+def _number(value: Any) -> Any:
+    """JSON has no nan: what was not measured is null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# ---------------------------------------------------------------- plot
+
+PLOTS = (".png", ".svg", ".pdf")
+COLOURS = {OURS: "#2a6fbb", PEFT: "#d98236"}
+
+
+def why_no_plot(path: Path) -> str | None:
+    """What stands in the way of a plot, before anything is measured."""
+    if path.suffix not in PLOTS:
+        return f"{path.name}: a plot is one of {', '.join(PLOTS)}"
+    if find_spec("matplotlib") is None:
+        return "a plot needs matplotlib: pip install matplotlib"
+    return None
+
+
+def plot(rows: Sequence[Measured], path: Path) -> None:
+    """Bars for each method and maker: step and evaluation over the frozen base's, bytes kept for backward."""
+    from matplotlib.figure import Figure
+
+    good = [row for row in rows if not row.error]
+    places = list(dict.fromkeys((row.place, row.tokens) for row in good))
+    methods = list(dict.fromkeys(row.method for row in good))
+    makers = list(dict.fromkeys(row.maker for row in good))
+    figure = Figure(figsize=(13, max(1, len(places)) * (1.2 + 0.32 * len(methods))), layout="constrained")
+    panels = figure.subplots(max(1, len(places)), 3, squeeze=False)
+    what: tuple[tuple[str, Callable[[Measured], float], bool], ...] = (
+        ("training step / frozen", lambda row: row.step_ratio, False),
+        ("evaluation / frozen", lambda row: row.evaluation_ratio, False),
+        ("kept for backward beside x, MiB", lambda row: max(row.saved, LEAST_BYTES) / MIB, True))
+    height = 0.8 / max(1, len(makers))
+    for (place, tokens), line in zip(places, panels, strict=False):
+        here = [row for row in good if (row.place, row.tokens) == (place, tokens)]
+        for panel, (title, number, logarithmic) in zip(line, what, strict=True):
+            for k, maker in enumerate(makers):
+                mine = [row for row in here if row.maker == maker]
+                heights = [methods.index(row.method) + (k - (len(makers) - 1) / 2) * height for row in mine]
+                panel.barh(heights, [number(row) for row in mine], height, label=maker,
+                           color=COLOURS.get(maker, "#777777"))
+            panel.set_yticks(range(len(methods)), methods)
+            panel.invert_yaxis()
+            panel.set_title(f"{title} ({place}, {tokens} tokens)", fontsize=9)
+            if logarithmic:
+                panel.set_xscale("log")
+            else:
+                panel.axvline(1.0, color="#444444", linewidth=0.8)
+        line[0].legend(fontsize=8)
+    figure.savefig(path, dpi=130)
