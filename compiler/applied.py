@@ -309,7 +309,7 @@ APPLIED: Mapping[str, Application] = {
     "diag": _apply_diag, "blkdiag": _apply_blkdiag, "perm": _apply_perm, "t": _apply_t, "outer": _apply_outer,
     "inv": _apply_inv, "cat": _apply_cat, "kron": _apply_kron, "circulant": _apply_circulant,
     "scatter": _apply_scatter, "sumloop": _apply_sumloop, "fold": _apply_fold,
-}  # fmt: skip
+}
 
 
 def times_scalar(p: Planner, s: Node, v: Low) -> Low:

@@ -80,8 +80,8 @@ def compile_method(method: Method, sizes: Mapping[str, int], hyper: Mapping[str,
 class _Key:
     """A hashable bundle of arguments; the method is kept alive with it."""
 
-    def __init__(self, key: Any, method: Method, sizes: dict[str, int], hyper: dict[str, Any], has_bias: bool | frozenset[str],
-                 tokens: int) -> None:
+    def __init__(self, key: Any, method: Method, sizes: dict[str, int], hyper: dict[str, Any],
+                 has_bias: bool | frozenset[str], tokens: int) -> None:
         self.key, self.method, self.sizes, self.hyper = key, method, sizes, hyper
         self.has_bias, self.tokens = has_bias, tokens
 

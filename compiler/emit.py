@@ -2,9 +2,9 @@
 
     emit(roots, inputs) -> GraphModule with placeholders for the leaves and what earlier stages computed
 
-The graphs hold no state: base layer, parameters and buffers come in as arguments, so all layers of one shape share them.
-Every node carries the source line it came from (``meta["stack_trace"]``). ``run`` executes the same operations one by
-one; the attach stage and initial values use it.
+The graphs hold no state: base layer, parameters and buffers come in as arguments, so all layers of one shape share
+them. Every node carries the source line it came from (``meta["stack_trace"]``). ``run`` executes the same operations
+one by one; the attach stage and initial values use it.
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ from padp.compiler.ir import Node, depends, walk
 from padp.compiler.rules import Simplifier
 
 _LINEAR = {
-    "add", "t", "diag", "outer", "slice", "take", "cat", "stack", "spread", "expand", "sumloop", "interleave", "reshape",
-    "view", "join", "column_of", "entry", "blkdiag", "fft", "ifft", "Re", "Im", "tile", "repeat", "blocks", "assemble",
-    "vec", "detach", "drop", "tril", "triu", "stril", "striu", "trace", "diagonal",
+    "add", "t", "diag", "outer", "slice", "take", "cat", "stack", "spread", "expand", "sumloop", "interleave",
+    "reshape", "view", "join", "column_of", "entry", "blkdiag", "fft", "ifft", "Re", "Im", "tile", "repeat", "blocks",
+    "assemble", "vec", "detach", "drop", "tril", "triu", "stril", "striu", "trace", "diagonal",
 }
 
 

@@ -40,7 +40,8 @@ def linear(v: Tensor, m: Tensor) -> Tensor:
 def linear_each(v: Tensor, m: Tensor) -> Tensor:
     """(…, n) and a batch of matrices (b…, m, n) → (…, b…, m): one product for all of them."""
     flat = m.reshape(-1, m.shape[-1])
-    return linear(v, flat).unflatten(-1, m.shape[:-1])
+    out: Tensor = linear(v, flat).unflatten(-1, m.shape[:-1])
+    return out
 
 
 def each(v: Tensor, m: Tensor, axes: int) -> Tensor:
@@ -56,13 +57,13 @@ def matvec(m: Tensor, v: Tensor) -> Tensor:
 
 def solve(a: Tensor, x: Tensor) -> Tensor:
     """a⁻¹ x in at least float32."""
-    y = torch.linalg.solve(_wide(a), _wide(x))
+    y: Tensor = torch.linalg.solve(_wide(a), _wide(x))
     return y.to(x.dtype)
 
 
 def solve_right(a: Tensor, x: Tensor) -> Tensor:
     """x a⁻¹ in at least float32."""
-    y = torch.linalg.solve(_wide(a), _wide(x), left=False)
+    y: Tensor = torch.linalg.solve(_wide(a), _wide(x), left=False)
     return y.to(x.dtype)
 
 
@@ -70,7 +71,7 @@ def solve_vectors(a: Tensor, v: Tensor, axes: int) -> Tensor:
     """a⁻¹ v for many vectors: a is factored once."""
     lead = v.shape[: v.dim() - axes - 1]
     rows = v.reshape(-1, *v.shape[v.dim() - axes - 1:]).movedim(0, -1)  # (b…, n, T)
-    y = torch.linalg.solve(_wide(a), _wide(rows))
+    y: Tensor = torch.linalg.solve(_wide(a), _wide(rows))
     return y.movedim(-1, 0).reshape(*lead, *v.shape[v.dim() - axes - 1:]).to(v.dtype)
 
 
@@ -99,7 +100,7 @@ def wy(gram: Tensor, scaled: Tensor, reverse: bool) -> Tensor:
     """(I − T)⁻¹ scaled, T the strict lower (``reverse``: upper) triangle of ``gram``: a triangular solve."""
     triangle = torch.triu(gram, 1) if reverse else torch.tril(gram, -1)
     eye = torch.eye(gram.shape[-1], dtype=_wide(gram).dtype, device=gram.device)
-    out = torch.linalg.solve_triangular(eye - _wide(triangle), _wide(scaled), upper=reverse, unitriangular=True)
+    out: Tensor = torch.linalg.solve_triangular(eye - _wide(triangle), _wide(scaled), upper=reverse, unitriangular=True)
     return out.to(scaled.dtype)
 
 
@@ -154,7 +155,8 @@ def circulant_apply(c: Tensor, v: Tensor, transposed: bool) -> Tensor:
     if transposed:
         spectrum = spectrum.conj()
     wide = _wide(v)
-    out = torch.fft.irfft(spectrum * torch.fft.rfft(wide.to(torch.promote_types(wide.dtype, _wide(c).dtype))), n=n)
+    wide = wide.to(torch.promote_types(wide.dtype, _wide(c).dtype))
+    out: Tensor = torch.fft.irfft(spectrum * torch.fft.rfft(wide), n=n)
     return out.to(v.dtype)
 
 
@@ -189,7 +191,8 @@ def call_base(base: nn.Module, v: Tensor, x: Tensor) -> Tensor:
 def call_base_without_bias(base: nn.Module, v: Tensor, x: Tensor) -> Tensor:
     """W v: a plain linear layer without its bias, any other layer's output minus its bias."""
     v = v.to(x.dtype)
-    if type(base) is nn.Linear and not (base._forward_hooks or base._forward_pre_hooks):
+    hooked = base._forward_hooks or base._forward_pre_hooks  # pyright: ignore[reportPrivateUsage]
+    if type(base) is nn.Linear and not hooked:
         return F.linear(v, base.weight)
     bias = base.bias
     out: Tensor = base(v)
@@ -257,10 +260,6 @@ def grouped(t: Tensor, heads: int, rank: int) -> Tensor:
     return kernels.grouped(t, heads, rank)
 
 
-def _identity(t: Tensor) -> Tensor:
-    return t
-
-
 def _maximum(a: Tensor, b: Tensor) -> Tensor:
     return torch.maximum(a, b.to(a.dtype))
 
@@ -294,8 +293,8 @@ PRIMS: dict[str, Callable[..., Any]] = {
         "triu", "stril", "striu", "vec", "blocks", "assemble", "tile", "repeat", "grouped", "svd", "qr", "inverse",
         "expm", "trace", "fft", "ifft", "fft2", "ifft2", "softmax", "topk", "clamp")},
     "k:perm": lambda index: torch.eye(index.shape[-1], device=index.device).index_select(0, index),
-}  # fmt: skip
-"""Every operation by name. ``k:`` is an operator's dense meaning, ``f:`` an entry-wise function, ``i:`` an index set."""
+}
+"""Every operation by name. ``k:`` is an operator's dense meaning, ``f:`` an entry-wise function, ``i:`` index sets."""
 
 ALIASES = ("as_is", "as_rows", "from_rows")
 """Operations that only change how a tensor is read."""

@@ -2,9 +2,9 @@
 
     simplify(g, node) -> node of the same meaning
 
-Each rule is one function whose docstring is its equation; ``tests/compiler/test_rules.py`` checks both sides of every one
-in float64. The rules of the singular value decomposition are here too: what is left of an SVD is W minus its top part, so
-no rule ever has to build it.
+Each rule is one function whose docstring is its equation; ``tests/compiler/test_rules.py`` checks both sides of every
+one in float64. The rules of the singular value decomposition are here too: what is left of an SVD is W minus its top
+part, so no rule ever has to build it.
 """
 
 from __future__ import annotations
@@ -146,8 +146,9 @@ class Simplifier:
         scalars: list[Node] = []
         flat: list[Node] = []
         for f in factors:
-            while f.op == "scale" and f.type.family == f.args[1].type.family and f.type.loops == f.args[1].type.loops \
-                    or f.op == "scale" and f.args[0].op != "const" and f.args[1].type.rank:
+            while f.op == "scale" and (
+                    (f.type.family == f.args[1].type.family and f.type.loops == f.args[1].type.loops)
+                    or (f.args[0].op != "const" and f.args[1].type.rank)):
                 scalars.append(f.args[0])
                 f = f.args[1]
             flat.extend(f.args if f.op == "prod" else (f,))
@@ -200,7 +201,7 @@ class Simplifier:
         if x.op == "blkdiag" and y.op == "blkdiag" and b.fits(x.args[0].type.family, y.args[0].type.family):
             if same(x.args[0].type.item[1], y.args[0].type.item[0]):
                 return b.blkdiag(self.g, self.prod((x.args[0], y.args[0])))
-        if (x.op == "t" and x.args[0] is y or y.op == "t" and y.args[0] is x) and y.type.rank == 2:
+        if ((x.op == "t" and x.args[0] is y) or (y.op == "t" and y.args[0] is x)) and y.type.rank == 2:
             inner = y if x.op == "t" else x
             if inner.op == "orthonormal" and y.op == "t":  # R Rᵀ = I for orthonormal rows
                 return b.eye(self.g, x.type.item[0])
@@ -249,12 +250,10 @@ class Simplifier:
             u, d, v = flat[k:k + 3]
             if d.op != "diag":
                 continue
-            found = [_svd_part(u, 0), _svd_part(d.args[0], 1), _svd_part(v, 2)]
-            if any(f is None for f in found):
+            found = _svd_part(u, 0)
+            if found is None or not found == _svd_part(d.args[0], 1) == _svd_part(v, 2):
                 continue
-            (svd, low, high), second, third = found[0], found[1], found[2]  # type: ignore[misc]
-            if (svd, low, high) != second or second != third:
-                continue
+            svd, low, high = found
             m, n = svd.args[0].type.item
             q = svd.attrs[0]
             if not same(q, lower(sp.Min(m, n))) or not same(high, q):
@@ -386,7 +385,8 @@ class Simplifier:
                 base, value, row, col = a.args
                 return b.put(g, self.t(base), value, col, row)
             case "sumloop":
-                return b.sumloop(g, self.t(a.args[0]), a.attrs[0])
+                (axis,) = a.attrs
+                return b.sumloop(g, self.t(a.args[0]), axis)
             case "kron":
                 return g.node("kron", (self.t(a.args[0]), self.t(a.args[1])), (), b.t(g, a).type)
             case "detach":
@@ -527,7 +527,7 @@ _AT: dict[str, Callable[[Any], Any]] = {
     "cos": sp.cos, "sin": sp.sin, "exp": sp.exp, "sqrt": sp.sqrt, "tanh": sp.tanh, "abs": sp.Abs, "tan": sp.tan,
     "relu": lambda x: sp.Max(x, 0), "arctan": sp.atan, "sigmoid": lambda x: 1 / (1 + sp.exp(-x)),
     "silu": lambda x: x / (1 + sp.exp(-x)), "sign": sp.sign,
-}  # fmt: skip
+}
 
 
 def _point(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
@@ -610,7 +610,8 @@ def _stack(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
     axis, place = node.attrs
     if a.op == "full":
         return b.full(s.g, a.attrs[0], node.type)
-    if a.op == "take" and a.args[1].op == "iota" and a.args[1].attrs == (axis, 1, 0) and axis not in a.args[0].type.loops:
+    if a.op == "take" and a.args[1].op == "iota" and a.args[1].attrs == (axis, 1, 0) \
+            and axis not in a.args[0].type.loops:
         source, position = a.args[0], a.attrs[0]
         axes = source.type.family + source.type.item
         if same(axes[len(axes) - position], axis.size) and source.type.loops == node.type.loops:
@@ -676,10 +677,10 @@ _RULES: dict[str, _Rule] = {
     "sumloop": lambda s, n, a: s.sumloop(a[0], n.attrs[0]),
     "div": _div, "pow": _pow, "point": _point, "skew": _skew, "blkdiag": _blkdiag, "put": _put, "fold": _fold,
     "cat": _cat, "take": _take, "stack": _stack, "view": _view, "sumsq": _sumsq, "detach": _detach, "kron": _kron,
-    "lying": lambda s, n, a: a[0], "reshape": _view, "scatter": _zero_in_zero_out, "ifft2": _zero_in_zero_out, "Re": _zero_in_zero_out,
-    "circulant": _zero_in_zero_out, "tile": _zero_in_zero_out, "repeat": _zero_in_zero_out,
+    "lying": lambda s, n, a: a[0], "reshape": _view, "scatter": _zero_in_zero_out, "ifft2": _zero_in_zero_out,
+    "Re": _zero_in_zero_out, "circulant": _zero_in_zero_out, "tile": _zero_in_zero_out, "repeat": _zero_in_zero_out,
     "outer": _zero_in_zero_out, "reduce": _zero_in_zero_out, "assemble": _zero_in_zero_out, "vec": _zero_in_zero_out,
-}  # fmt: skip
+}
 
 
 def around_base(s: Simplifier, root: Node, weight: Node) -> Node:

@@ -380,9 +380,9 @@ VALUES: Mapping[str, Value] = {
     "column_of": _unsqueeze(-1), "entry": _unsqueeze(-1, -1), "svd": _svd, "qr": _qr, "out": _out,
     "iota": _iota, "column": _column, "fold": _fold, "detach": _detach, "drop": _drop, "put": _put,
     "maximum": _pairwise, "minimum": _pairwise,
-    **dict.fromkeys(("tree", "band", "sample", "pairs", "halves", "neighbours", "arange", "butterfly", "largest", "argtop",
-                     "inverse_index"), _index),
-}  # fmt: skip
+    **dict.fromkeys(("tree", "band", "sample", "pairs", "halves", "neighbours", "arange", "butterfly", "largest",
+                     "argtop", "inverse_index"), _index),
+}
 
 
 # ---------------------------------------------------------------- sums over loops
