@@ -24,6 +24,7 @@ from padp.compiler.meanings import (
     call,
     domain,
     index,
+    inside,
     loop_variables,
     parameter,
     require,
@@ -120,6 +121,7 @@ def _put(s: State, base: Node, items: Sequence[Any], op: str, value: Node) -> No
         raise Mismatch(f"{len(items)} indices for {base.type}", "E305")
     if value.type.rank:
         raise Mismatch(f"one entry takes a scalar, this is {value.type}")
+    items = [inside(s, i, size) for i, size in zip(items, base.type.item, strict=True)]
     if op != "←":
         old = index(s, base, list(items))
         value = b.add(s.g, old, value if op == "+=" else b.negate(s.g, value))
@@ -138,16 +140,15 @@ def _splice(s: State, base: Node, items: Sequence[Any], op: str, value: Node) ->
     axis = base.type.rank - position
     size = axes[position]
     if isinstance(item, Node):
-        start, stop = item, b.add(s.g, item, s.g.const(1))
         if item.op != "const":
             raise Mismatch("a row index must be a number here", "E305")
-        low, high = item.value, lower(item.value + 1)
+        low = inside(s, item, size).value
+        high = lower(low + 1)
         if value.type.rank == base.type.rank - 1:
             value = b.reshape(s.g, value, (1, *value.type.item)) if axis == 2 else value
-        del start, stop
     else:
         low, high = bounds(s, item, size)
-    require(s, "≤", high, size, s.g.span)
+    require(s, high, size, s.g.span)
     piece = b.slice_(s.g, base, -axis, low, high)
     if op == "+=":
         value = summed(s, [piece, value])
@@ -242,8 +243,9 @@ def _close(s: State, w: PendingWrite, axis: Axis) -> PendingWrite:
     if w.value.type.rank == 0 or (w.value.type.rank == 1 and any(isinstance(i, Range) for i in w.items)):
         items = tuple(Range(None, None) if k in inner else i for k, i in enumerate(w.items))
         return PendingWrite(items, b.stack(s.g, w.value, axis, "item"), w.span)
-    return PendingWrite(tuple(i for k, i in enumerate(w.items) if k not in inner), b.stack(s.g, w.value, axis, "family"),
-                  w.span)
+    place = "item" if w.value.type.rank == 1 else "family"  # vectors end to end are the rows of a matrix
+    return PendingWrite(tuple(i for k, i in enumerate(w.items) if k not in inner), b.stack(s.g, w.value, axis, place),
+                        w.span)
 
 
 def _define(s: State, name: str, writes: Sequence[PendingWrite], axis: Axis) -> Node:
@@ -264,8 +266,8 @@ def _define(s: State, name: str, writes: Sequence[PendingWrite], axis: Axis) -> 
     position, items = places[0][0], places[0][4]
     values = [p[3] for p in places]
     rank = values[0].type.rank
-    place = "item" if rank == 0 or (rank == 1 and items == 2 and position == 0) else \
-        "columns" if rank == 1 and items == 2 else "family"
+    place = "item" if rank == 0 or (rank == 1 and position == 0) else \
+        "columns" if rank == 1 and items == 2 else "family"  # Z_i ← v writes a row, as Z_i of a matrix reads one
     stacked = [b.stack(s.g, v, axis, place) for v in values]
     steps, firsts = [p[1] for p in places], [p[2] for p in places]
     if len(places) == 1 and steps[0] == 1 and same(firsts[0], 0):

@@ -106,6 +106,8 @@ class AdapterModule(nn.Module):
                 raise refuse("E511", f"{self.adapter.name}: what is computed from W when it is attached is not finite; "
                              "a weight is not finite, or a matrix that is inverted is singular")
             self.register_buffer(f"kept_{k}", stored.detach().contiguous().clone())
+        if not any(t.is_floating_point() for t in (*self.parameters(), *self.buffers())):  # its precision all the same
+            self.register_buffer("precision", torch.zeros((), dtype=dtype, device=device), persistent=False)
 
     def _start(self, name: str, p: Learned, dtype: torch.dtype, device: torch.device, seed: int,
                shared: SharedStore | None) -> Tensor:
