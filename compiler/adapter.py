@@ -19,9 +19,10 @@ from padp.compiler.counting import Counted, counted
 from padp.compiler.dims import show
 from padp.compiler.names import list_variants, resolve
 from padp.compiler.program import load, tree
+from padp.compiler.requirements import unmet
 from padp.compiler.sizes import solve
 from padp.compiler.terms import Method, Negate, Number, Term, Text
-from padp.dsl.diagnostics import refuse
+from padp.dsl.diagnostics import PadpError, refuse
 from padp.dsl.source import Source
 from padp.dsl.spellings import ascii_name, glyph_name
 
@@ -54,11 +55,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Capability:
-    """Whether an adapter can do something, and why not when it cannot."""
+    """Whether an adapter can do something, and why. ``value``: a bound in the sizes, where there is one."""
 
     name: str
     holds: bool
     reason: str = ""
+    value: Any = None
 
     def __bool__(self) -> bool:
         return self.holds
@@ -275,7 +277,11 @@ def _weight_dims(method: Method) -> tuple[str, ...]:
 @lru_cache(maxsize=2048)
 def _solve_cached(key: Any) -> tuple[tuple[str, int], ...]:
     method, sizes, hyper, where = key.parts
-    return tuple(sorted(solve(method, dict(sizes), dict(hyper), where).items()))
+    solved = solve(method, dict(sizes), dict(hyper), where)
+    broken = unmet(method, {**dict(hyper), **solved}, where)
+    if broken:
+        raise PadpError(broken)
+    return tuple(sorted(solved.items()))
 
 
 class _SolveKey:
