@@ -112,8 +112,8 @@ def _compile(k: _Key) -> Compiled:
     if weight is not None:
         simple = around_base(planner.rules, simple, weight)
     try:
-        output = planner.value(simple)
-        delta = _delta(planner, simple, output)
+        output = planner.per_token(planner.value(simple))
+        delta = _delta(planner, simple)
         penalty = planner.value(planner.rules(typed.penalty)) if typed.penalty is not None else None
     except b.Mismatch as m:
         raise refuse(m.code, m.message, method.span, suggestion=m.suggestion, source=method.source) from None
@@ -162,7 +162,7 @@ def _adds_constant(simple: Node) -> bool:
     return simple.op == "add" and any(not uses_input(t) for t in simple.args)
 
 
-def _delta(planner: Planner, simple: Node, output: Low) -> Low | None:
+def _delta(planner: Planner, simple: Node) -> Low | None:
     """y − base(x), when y is W x + bias + terms that do not use the base layer."""
     terms = list(simple.args) if simple.op == "add" else [simple]
     bias = [t for t in terms if t.op == "bias"]
@@ -199,24 +199,7 @@ def _merged(planner: Planner, method: Method, simple: Node, kept: Sequence[Low],
     except b.Mismatch:
         return None, None
     stored = {id(x) for x in kept}
-    if any(x.prim in ("k:svd", "k:qr") for r in roots for x in _beyond(r, stored)):
+    if any(x.prim in ("k:svd", "k:qr") and id(x) not in stored for x in order(*roots, given=stored)):
         return None, None
     shared = frozenset(p.name for p in method.parameters if p.shared)
     return emit(roots, method.source, names, kept, (), shared), None
-
-
-def _beyond(root: Low, stored: set[int]) -> list[Low]:
-    """What has to be computed for ``root`` when the stored values are given."""
-    seen: set[int] = set()
-    out: list[Low] = []
-    stack = [root]
-    while stack:
-        low = stack.pop()
-        if id(low) in seen:
-            continue
-        seen.add(id(low))
-        if id(low) in stored:
-            continue
-        out.append(low)
-        stack.extend(low.inputs())
-    return out

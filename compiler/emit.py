@@ -112,7 +112,7 @@ def emit(roots: Sequence[Low], source: Source, names: Mapping[str, str], kept: S
         leaves.append(key)
         return graph.create_node("placeholder", name, name=name)
 
-    needed = _needed(roots, stored, outside)
+    needed = order(*roots, given={*stored, *outside})
     like: fx.Node | None = None
     for low in needed:  # placeholders first: fx wants them before anything else
         if id(low) in outside:
@@ -175,26 +175,6 @@ def read(t: Tensor, shape: Sequence[int]) -> Tensor:
         for axis, size in enumerate(shape):
             t = t.narrow(axis, 0, size)
     return t
-
-
-def _needed(roots: Sequence[Low], stored: Mapping[int, int], outside: Mapping[int, int]) -> list[Low]:
-    """What has to be computed, arguments first; stored and given values are not looked into."""
-    seen: set[int] = set()
-    out: list[Low] = []
-    stack = [(r, False) for r in reversed(roots)]
-    while stack:
-        low, ready = stack.pop()
-        if id(low) in seen:
-            continue
-        if ready:
-            seen.add(id(low))
-            out.append(low)
-            continue
-        stack.append((low, True))
-        if id(low) in outside or id(low) in stored:
-            continue
-        stack.extend((i, False) for i in reversed(list(low.inputs())))
-    return out
 
 
 def trace(source: Source, low: Low) -> str:

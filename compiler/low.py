@@ -9,12 +9,12 @@ multiply-adds times two and in bytes moved; ``seconds`` weighs them for comparis
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import Any, TypeAlias
 
-from padp.compiler.ir import Node, Type
+from padp.compiler.ir import Type
 from padp.dsl.source import Span
 
 STAGES = ("attach", "step", "token")
@@ -105,8 +105,8 @@ VIEWS = ("mT", "narrow", "unsqueeze", "reshape_tail", "flatten", "movedim", "sel
 """Operations that move no data."""
 
 
-def order(*roots: Low) -> list[Low]:
-    """Everything below the roots, arguments first."""
+def order(*roots: Low, given: Collection[int] = ()) -> list[Low]:
+    """Everything below the roots, arguments first; what is ``given`` (by id) is not looked into."""
     seen: set[int] = set()
     out: list[Low] = []
     for root in roots:
@@ -120,7 +120,8 @@ def order(*roots: Low) -> list[Low]:
                 out.append(low)
             else:
                 stack.append((low, True))
-                stack.extend((x, False) for x in reversed(list(low.inputs())))
+                if id(low) not in given:
+                    stack.extend((x, False) for x in reversed(list(low.inputs())))
     return out
 
 
@@ -153,7 +154,3 @@ def kept_values(*roots: Low) -> list[Low]:
 def constant(low: Low) -> bool:
     """Made of numbers alone and cheap to make again: zeros, ones, identities."""
     return low.prim in ("full", "eye")
-
-
-def node_span(node: Node) -> Span:
-    return node.span

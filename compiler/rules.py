@@ -18,8 +18,6 @@ from padp.compiler import build as b
 from padp.compiler.dims import lower, same
 from padp.compiler.ir import Graph, Node, Type, walk
 
-_ELEMENTWISE = ("point", "pow", "div", "mul")
-
 
 class Simplifier:
     """Rewrites bottom-up; the same node is rewritten once."""
@@ -93,8 +91,8 @@ class Simplifier:
                 if not both and p.args[0].op != "weight":
                     continue
                 end = -1 if both else None
-                left = self._middle(p.args[1:end], p.args[0].type.item[1], p)
-                right = self._middle(q.args[1:end], p.args[0].type.item[1], q)
+                left = self._middle(p.args[1:end], p.args[0].type.item[1])
+                right = self._middle(q.args[1:end], p.args[0].type.item[1])
                 if left.type.rank != right.type.rank or not b.fits(left.type.item, right.type.item):
                     continue
                 inner = self.add([self.scale(self.g.const(c), left), self.scale(self.g.const(d), right)], left.type)
@@ -106,7 +104,7 @@ class Simplifier:
                 return self._factor([*rest[:x], *out, *rest[x:]])
         return terms
 
-    def _middle(self, factors: Sequence[Node], size: Any, like: Node) -> Node:
+    def _middle(self, factors: Sequence[Node], size: Any) -> Node:
         return self.prod(tuple(factors)) if factors else b.eye(self.g, size)
 
     def scale(self, s: Node, a: Node) -> Node:
