@@ -102,7 +102,9 @@ def add(g: Graph, *terms: Node) -> Node:
     first = terms[0]
     for other in terms[1:]:
         if not fits(first.type.item, other.type.item):
-            raise Mismatch(f"{first.type} and {other.type} cannot be added")
+            turned = first.type.rank == 2 and fits(first.type.item, other.type.item[::-1])
+            raise Mismatch(f"{first.type} and {other.type} cannot be added", "E301",
+                           "transpose one of them (…ᵀ)" if turned else None)
     row = all(t.type.row for t in terms)
     return g.node("add", terms, (), typed(first.type.item, *terms, row=row))
 

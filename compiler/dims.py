@@ -6,7 +6,7 @@ the type rules ask; everything else is sympy's arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -93,12 +93,17 @@ def written_out(value: Any) -> Any:
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def show(value: Any) -> str:
-    """A dimension as people write it: ``n(k − 1)/2``, ``r(m + n)``."""
+def show(value: Any, *, factor: bool = False) -> str:
+    """A dimension as people write it: ``n(k − 1)/2``, ``r(m + n)``; as a ``factor`` a sum has brackets around it."""
     if not isinstance(value, sp.Expr):
         return str(value)
     value = written_out(value)
-    return _show(sp.factor(value) if value.is_polynomial(*value.free_symbols) else value, 0)
+    return _show(sp.factor(value) if value.is_polynomial(*value.free_symbols) else value, 1 if factor else 0)
+
+
+def show_axes(dims: Sequence[Any]) -> str:
+    """Dimensions with × between them: ``(r + 1)×n``."""
+    return "×".join(show(d, factor=len(dims) > 1) for d in dims)
 
 
 def _show(e: sp.Expr, level: int) -> str:

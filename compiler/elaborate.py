@@ -18,9 +18,10 @@ import sympy as sp
 from padp.compiler import build as b
 from padp.compiler.algebra import open_size
 from padp.compiler.dims import show, symbol
-from padp.compiler.ir import UNKNOWN, Graph, Node, Type, walk
+from padp.compiler.ir import UNKNOWN, Graph, Node, Type
 from padp.compiler.loops import run_step
 from padp.compiler.meanings import dimension, parameter, scalar, space_type, term
+from padp.compiler.scope import walk as names_in
 from padp.compiler.state import INITIALISERS, WRAPPERS, Elaborated, Learned, Start, State, report
 from padp.compiler.terms import (
     Arith,
@@ -229,13 +230,25 @@ def number_of(s: State, t: Term) -> float:
     return float(value) if not isinstance(value, sp.Expr) or not value.free_symbols else value  # type: ignore[return-value]
 
 
+def _says_bias(method: Method) -> bool:
+    """Whether the statements name ``bias``, even where y does not depend on it: then it is not added."""
+    functions = {f.name: f.body for f in method.functions}
+    stack: list[Any] = [method.body]
+    while stack:
+        for part in names_in(stack.pop()):
+            if isinstance(part, Var) and part.name == "bias":
+                return True
+            if isinstance(part, Call) and part.function in functions:
+                stack.append(functions.pop(part.function))
+    return False
+
+
 def _output(s: State) -> tuple[Node, bool]:
     name = s.method.output
     value = s.env.get(name)
-    if value is None or (name == "h" and value.op == "input"):
-        report(s, "E207", f"the program never assigns {name}", s.method.span, f"{name} ← …")
+    if value is None:  # the resolver has said so, or the statement that assigns it is wrong
         return s.g.node("missing", (), (), UNKNOWN), True
-    mentions = any(n.op == "bias" for n in walk(value))
+    mentions = _says_bias(s.method)
     wanted = {"y": _row_count(s), "h": bound_item(s, "h")}.get(name) if s.method.site != "attention" else None
     if value.type.kind != "unknown" and wanted is not None and not b.fits(value.type.item, wanted):
         span = next((where for n, _, where in reversed(s.history) if n == name), s.method.span)

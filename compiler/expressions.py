@@ -429,6 +429,9 @@ class Reader:
             domain = self.domain(e.domain, scope, place)
             if isinstance(domain, t.Call) and domain.function == "range" and len(domain.args) == 1:
                 size = domain.args[0]
+            if isinstance(domain, t.Call) and domain.function == "range" and len(indices) != 1:
+                self.report("E209", f"range gives one number at a time, not {len(indices)}", e.span,
+                            suggestion="Σ_{i ∈ range(n)} …")
         for index in indices:
             self.refuse_taken(index, e.span, scope)
         if domain is None:
@@ -494,7 +497,9 @@ class Reader:
                     term = self.call(head.text, args, _cover(head.span, args.span), scope, place)
                     del trailers[0]
                 case s.Args() as args if self.unknown_function(head, args, scope, place):
-                    term = t.Var(head.text, head.span)
+                    given = tuple(self.expr(a, scope, place) for a in (*args.args, *(a for _, a in args.kwargs)))
+                    term = t.Call(head.text, given, (), _cover(head.span, args.span))
+                    del trailers[0]
                 case s.Transposed() if scope.find(head.text + "ᵀ") is not None and scope.find(head.text) is None:
                     found = scope.find(head.text + "ᵀ")
                     assert found is not None

@@ -11,6 +11,7 @@ from typing import Any
 
 import sympy as sp
 
+from padp.compiler.algebra import open_size
 from padp.compiler.ir import Node, walk
 from padp.compiler.scope import walk as walk_terms
 from padp.compiler.sizes import symbolic, text
@@ -21,7 +22,8 @@ from padp.dsl.diagnostics import Diagnostic, Related
 
 def infeasible(method: Method, typed: Elaborated, free: bool) -> list[Diagnostic]:
     """All of it. ``free``: a block without header, whose sizes are allowed to be open."""
-    return [*_contradictory(method), *([] if free else _undetermined(method)), *_too_early(method, typed)]
+    return [*_contradictory(method), *([] if free else _undetermined(method)), *_open_identities(typed),
+            *_too_early(method, typed)]
 
 
 # ---------------------------------------------------------------- E308
@@ -120,6 +122,15 @@ def _undetermined(method: Method) -> Iterator[Diagnostic]:
             yield Diagnostic("E309", f"nothing determines the size `{name}` of `{p.name}`", p.span, method.source,
                              suggestion=f"give it a value in the header, {method.name}({name} = 8), or a relation, "
                                         f"where n = b·{name}")
+
+
+def _open_identities(typed: Elaborated) -> Iterator[Diagnostic]:
+    """An ``I`` that meets nothing which says how large it is."""
+    roots = [typed.output] + ([typed.penalty] if typed.penalty is not None else [])
+    for node in walk(*roots):
+        if node.op == "eye" and open_size(node) is not None:
+            yield Diagnostic("E309", "nothing determines the size of this `I`", node.span, typed.method.source,
+                             suggestion="eye(n)")
 
 
 def _sizes(space: SpaceTerm) -> set[str]:

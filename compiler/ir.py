@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from padp.compiler.dims import Dim, show
+from padp.compiler.dims import Dim, show, show_axes
 from padp.dsl.source import Span
 
 Kind: TypeAlias = Literal["real", "complex", "index", "text", "unknown"]
@@ -68,9 +68,9 @@ class Type:
         if self.kind == "unknown":
             return "unknown"
         letter = {"real": "ℝ", "complex": "ℂ", "index": "ℕ"}.get(self.kind, self.kind)
-        item = letter + ("^{" + "×".join(show(d) for d in self.item) + "}" if self.item else "")
+        item = letter + ("^{" + show_axes(self.item) + "}" if self.item else "")
         if self.family:
-            return f"({item})^{{{'×'.join(show(d) for d in self.family)}}}"
+            return f"({item})^{{{show_axes(self.family)}}}"
         return item
 
 

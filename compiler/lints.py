@@ -534,7 +534,7 @@ def start_lints(typed: Elaborated, comments: str) -> list[Diagnostic]:
 
     ``comments``: those of the program; one that says "not the identity" settles it.
     """
-    if _NOT_IDENTITY.search(comments):
+    if _NOT_IDENTITY.search(comments) or typed.output.op == "missing":
         return []
     verdict = Starts(typed).identity()
     if verdict.holds is True:

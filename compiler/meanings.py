@@ -39,6 +39,7 @@ from padp.compiler.terms import (
     Transpose,
     Var,
 )  # fmt: skip
+from padp.dsl.diagnostics import Related
 from padp.dsl.source import Span
 
 # ---------------------------------------------------------------- terms
@@ -72,7 +73,10 @@ def term(s: State, t: Term) -> Node:
         return _term(s, t)
     except Mismatch as m:
         notes, suggestion = _hints(s, t)
-        report(s, m.code, m.message, t.span, suggestion or m.suggestion, notes)
+        places = _places(s, t)
+        if sum(r.message.count("∈") for r in places) == len(_mentioned(s, t)):
+            notes = notes[1:]  # the places say it all
+        report(s, m.code, m.message, t.span, suggestion or m.suggestion, notes, places)
         return s.g.node("mistake", (), (t.span.start, t.span.end), UNKNOWN)
     finally:
         s.depth -= 1
@@ -98,6 +102,24 @@ def _hints(s: State, t: Term) -> tuple[list[str], str | None]:
                 return notes, f"{name}{'ᵀ' if flipped else ''}"
     del right
     return notes, None
+
+
+def _places(s: State, t: Term) -> list[Related]:
+    """Where the sides of a term, as far as they are plain names, got the shapes that do not fit."""
+    declared = {p.name: p.span for p in s.method.parameters} | {x.name: x.span for x in s.method.bound}
+    bound = {name: span for name, node, span in s.history if s.env.get(name) is node}
+    said: dict[Span, list[str]] = {}
+    for side in (t.left, t.right) if isinstance(t, Arith) else (t,):
+        names = _mentioned(s, side)
+        if len(names) != 1:
+            continue
+        ((name, node),) = names
+        span = bound.get(name) or declared.get(name)
+        if span is not None and span.end and not (span.start <= t.span.start and t.span.end <= span.end):
+            text = f"{name} ∈ {node.type}"
+            if text not in said.setdefault(span, []):
+                said[span].append(text)
+    return [Related(span, " and ".join(texts)) for span, texts in said.items()]
 
 
 def _declared(s: State) -> set[Any]:
@@ -246,6 +268,7 @@ def bounds(s: State, r: Range, size: Any) -> tuple[Any, Any]:
     start, stop = end(r.start, 0), end(r.stop, size)
     if isinstance(start, int) and isinstance(stop, int) and start > stop:
         raise Mismatch(f"the slice {start}:{stop} is empty backwards", "E305")
+    require(s, start, stop, s.g.span)
     return start, stop
 
 
@@ -279,28 +302,37 @@ def index(s: State, base: Node, items: Sequence[Any]) -> Node:
             if not (step >= 1 if isinstance(step, int) else step.is_positive and step.is_integer):
                 raise Mismatch("the step of a slice is a whole number ≥ 1", "E305")
             low, high = bounds(s, item, size)
-            require(s, "≤", high, size, s.g.span)
+            require(s, high, size, s.g.span)
             result = b.slice_(s.g, result, -(axis - _removed(items, position)), low, high, step)
             continue
-        if item.op == "const":
-            value = item.value
-            if isinstance(value, int) and value < 0:
-                value = lower(size + value)
-            if not isinstance(value, (int, sp.Expr)) or (isinstance(value, sp.Expr) and not value.is_integer):
-                raise Mismatch(f"an index is a whole number, this is {show(value)}", "E305")
-            require(s, "≤", lower(value + 1), size, s.g.span)
-            item = s.g.const(value)
-        elif item.type.kind != "index":
-            raise Mismatch(f"an index is a number, a loop index or an index vector; this is {item.type}", "E305")
-        elif item.op == "iota":
-            axis_, step_, first = item.attrs
-            require(s, "≤", lower(first + step_ * (axis_.size - 1) + 1), size, s.g.span)
-        result = b.take(s.g, result, item, axis - _removed(items, position))
+        result = b.take(s.g, result, inside(s, item, size), axis - _removed(items, position))
     last = [*items, *[Range(None, None)] * (axes - len(items))][-2:] if base.type.rank == 2 else []
     if len(items) == axes and last and isinstance(last[0], Node) and last[0].type.rank == 0 \
             and isinstance(last[1], Range):
         return b.lying(s.g, result)
     return result
+
+
+def inside(s: State, item: Node, size: Any) -> Node:
+    """An index of an axis of ``size`` entries, from 0; a negative number counts from the end."""
+    if item.op == "const":
+        value = item.value
+        if isinstance(value, int) and value < 0:
+            value = lower(size + value)
+        if not isinstance(value, (int, sp.Expr)) or (isinstance(value, sp.Expr) and not value.is_integer):
+            raise Mismatch(f"an index is a whole number, this is {show(value)}", "E305")
+        require(s, 0, value, s.g.span)
+        require(s, lower(value + 1), size, s.g.span)
+        return s.g.const(value)
+    if item.type.kind != "index":
+        raise Mismatch(f"an index is a number, a loop index or an index vector; this is {item.type}", "E305")
+    if item.op == "iota":
+        axis, step, first = item.attrs
+        last = lower(first + step * (axis.size - 1))
+        lowest, highest = (last, first) if sp.sympify(step).is_negative else (first, last)
+        require(s, 0, lowest, s.g.span)
+        require(s, lower(highest + 1), size, s.g.span)
+    return item
 
 
 def _removed(items: Sequence[Any], position: int) -> int:
@@ -414,8 +446,9 @@ def _whole(s: State, d: Term) -> Any:
 
         used = {n: v for n, v in s.sizes.items() if n in text(d)}
         here = ", ".join(f"{n} = {v}" for n, v in used.items())
-        report(s, "E501", f"the dimension {text(d)} is {show(value)}, not a whole number", d.span,
-               notes=(f"here {here}",) if here else ())
+        said = f"the dimension {text(d)} is {show(value)}, not a whole number ≥ 0"
+        if all(said != known.message for known in s.diagnostics):  # once, wherever it stands
+            report(s, "E501", said, d.span, notes=(f"here {here}",) if here else ())
         return None
     return value
 
@@ -439,15 +472,17 @@ def parameter(s: State, name: str) -> Node | None:
     return node
 
 
-def require(s: State, op: str, left: Any, right: Any, span: Span) -> None:
-    """A relation that the sizes must keep: checked now when they are numbers, carried otherwise."""
-    if isinstance(left, int) and isinstance(right, int):
-        if not (left <= right if op == "≤" else left == right):
-            report(s, "E501" if s.concrete else "E305", f"{left} {op} {right} does not hold", span)
+def require(s: State, left: Any, right: Any, span: Span) -> None:
+    """left ≤ right, for an index or a slice to stay inside its axis: settled now where it can be, carried to the sizes
+    otherwise."""
+    room = right - left if isinstance(left, int) and isinstance(right, int) else sp.sympify(right) - sp.sympify(left)
+    if room >= 0 if isinstance(room, int) else room.is_nonnegative:
         return
-    if op == "≤" and (sp.sympify(right) - sp.sympify(left)).is_nonnegative:
+    if isinstance(room, int) or room.is_negative:
+        report(s, "E501" if s.concrete else "E305",
+               f"outside of its axis: {show(left)} ≤ {show(right)} does not hold", span)
         return
-    s.requirements.append((op, left, right, span))
+    s.requirements.append((left, right, span))
 
 
 def domain(s: State, t: Term, span: Span) -> tuple[Any, Any, Node | None] | None:
@@ -467,8 +502,10 @@ def domain(s: State, t: Term, span: Span) -> tuple[Any, Any, Node | None] | None
 
 def loop_variables(s: State, names: Sequence[str], axis: Axis, start: Any, set_: Node | None, span: Span) -> None:
     if set_ is None:
-        if len(names) != 1:
-            raise Mismatch(f"{len(names)} names for the one number of a range", "E209")
+        if len(names) != 1:  # the resolver has said so
+            for name in names:
+                s.env[name] = s.g.node("undetermined", (), (name, span.start), UNKNOWN)
+            return
         s.env[names[0]] = s.g.node("iota", (), (axis, 1, start), Type((), (), (axis,), kind="index"))
         return
     arity = 1 if set_.type.rank == 1 else set_.type.item[1]

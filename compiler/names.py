@@ -787,6 +787,8 @@ class _Resolver:
         wanted = "h" if site == "hidden" else "y"
         if wanted not in self.assigned and self.program.header is None and "h" in self.assigned:
             wanted = "h"
+        if self.only_functions():
+            return wanted
         bound = [x for x in walk(tuple(steps)) if isinstance(x, t.Let) and wanted in x.names]
         if wanted not in self.assigned:
             span = self.program.span if self.program.header is None else self.program.header.span
@@ -804,6 +806,13 @@ class _Resolver:
                         suggestion="y ← attn(q = …, k = …)")
         return wanted
 
+    def only_functions(self) -> bool:
+        """A file without header that defines functions and nothing else, such as the prelude: it has no output."""
+        said = [x for x in self.body if not isinstance(x, s.Remark)]
+        own = {name for name, (_, _, _, from_prelude) in self.definitions.items() if not from_prelude}
+        return self.program.header is None and bool(said) and all(
+            isinstance(x, s.Assign) and any(n in own for n in _defined(x)) for x in said)
+
     def changed_after_use(self) -> None:
         """A term that is read later must not depend on names that change in between."""
         for what, term, time in self.readers:
@@ -820,6 +829,15 @@ class _Resolver:
                 self.report("E201", f"`{parameter.name}` is not declared; it is read with the shape of a comment", span,
                             suggestion=found.text, related=[Related(found.span, "this comment")],
                             once=key(parameter.name))
+
+
+def _defined(a: s.Assign) -> list[str]:
+    """The name that ``g(w) ← e`` defines."""
+    match a.targets:
+        case (s.Chain(head=s.Name(text=name), trailers=(s.Args(),)),):
+            return [name]
+        case _:
+            return []
 
 
 def _indexed(trailers: Sequence[s.Trailer]) -> bool:

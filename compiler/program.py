@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from importlib.resources import files
 from os import PathLike, fspath
+from os.path import exists, isdir
 from pathlib import Path
 
 from padp.dsl import syntax
@@ -31,9 +32,8 @@ def load(program: str | PathLike[str]) -> Source:
     if program in library():
         entry = files("padp.stdlib") / f"{program}.padp"
         return Source.of(entry.read_text(encoding="utf-8"), f"{program}.padp")
-    path = Path(program)
-    if path.exists():
-        return _read(path)
+    if exists(program) and not isdir(program):
+        return _read(Path(program))
     from difflib import get_close_matches
 
     near = get_close_matches(program.lower().removesuffix(".padp"), library(), 3)

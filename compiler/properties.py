@@ -786,7 +786,7 @@ class Starts:
         base = b.prod(g, weight, inputs[0])
         if not typed.mentions_bias:
             return base
-        bias = next((x for x in walk(typed.output) if x.op == "bias"), None)
+        bias = next((x for x in (typed.names.get("bias"), *walk(typed.output)) if x is not None and x.op == "bias"), None)
         return base if bias is None else b.add(g, base, bias)
 
     def _compared(self, output: Node, base: Node | None) -> Verdict:
@@ -825,7 +825,7 @@ class Starts:
 
     def _is_base(self, role: str, value: Node, leaves: dict[str, Node], one: Node) -> bool:
         base = leaves["W_O"] if role == "o" else b.prod(self.g, self._extended(role, leaves), one)
-        return self._vanish(value, base)
+        return b.fits(value.type.shape, base.type.shape) and self._vanish(value, base)
 
     def _pair_of(self, first: str, second: str, given: dict[str, Node], leaves: dict[str, Node],
                  one: Node) -> tuple[Node, Node] | None:

@@ -156,6 +156,8 @@ def _broken(method: Method, test: Test, env: Mapping[str, Any], where: str, extr
         symbolic(test.left, {}).free_symbols | (symbolic(test.right, {}).free_symbols if test.right else set()), key=str)
         if str(s) in env)
     relation = f"{text(test.left)} {test.op} {text(test.right)}".strip()
+    if extra is None and test.right is not None:
+        extra = f"{show(symbolic(test.left, env))} {test.op} {show(symbolic(test.right, env))}"
     said = f"{relation} does not hold{_at(where)}" + (f": {extra}" if extra else "")
     return Diagnostic("E501", said, test.span, method.source, notes=(f"here {values}",) if values else (),
                       suggestion=_remedy(test, env))

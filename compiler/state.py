@@ -66,7 +66,7 @@ class Elaborated:
     mentions_bias: bool
     diagnostics: tuple[Diagnostic, ...] = ()
     history: tuple[tuple[str, Node, Span], ...] = ()
-    requirements: tuple[tuple[str, Any, Any, Span], ...] = ()
+    requirements: tuple[tuple[Any, Any, Span], ...] = ()
 
 
 @dataclass
@@ -89,7 +89,7 @@ class State:
     pending: dict[str, list[PendingWrite]] = field(default_factory=dict)
     functions: dict[str, Any] = field(default_factory=dict)
     history: list[tuple[str, Node, Span]] = field(default_factory=list)
-    requirements: list[tuple[str, Any, Any, Span]] = field(default_factory=list)
+    requirements: list[tuple[Any, Any, Span]] = field(default_factory=list)
     local: list[set[str]] = field(default_factory=list)
     holes: int = 0
     depth: int = 0
