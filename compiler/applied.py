@@ -84,7 +84,7 @@ def _apply_blkdiag(p: Planner, m: Node, v: Low) -> Low | None:
     pieces = p.make("reshape_tail", (v, 1, (*f.type.family, q)), Type((q,), f.type.family), v.lead, flops=0.0)
     out = p.apply(f, pieces)
     size = product(f.type.family) * f.type.item[0]
-    return p.make("reshape_tail", (out, len(f.type.family) + 1, (size,)), Type((size,)), v.lead, flops=0.0)
+    return p.make("reshape_tail", (out, len(f.type.family) + 1, (size,)), Type((size,)), out.lead, flops=0.0)
 
 
 def _apply_perm(p: Planner, m: Node, v: Low) -> Low | None:
@@ -120,7 +120,7 @@ def dot_item(p: Planner, dot: Low) -> Low:
 
 def _apply_inv(p: Planner, m: Node, v: Low) -> Low | None:
     a = m.args[0]
-    if (a.type.batch and (v.type.batch != a.type.batch or not v.lead)) or v.type.loops != a.type.loops:
+    if p.of_tokens(a) or (a.type.batch and (v.type.batch != a.type.batch or not v.lead)) or v.type.loops != a.type.loops:
         return None
     matrix = p.value(a)
     n = a.type.item[0]
@@ -135,7 +135,7 @@ def _apply_cat(p: Planner, m: Node, v: Low) -> Low | None:
     if m.attrs[0] == 2:
         parts = [p.apply(a, v) for a in m.args]
         full = Type((1,), *batch_of(*parts))
-        return p.make("cat", (tuple(p.aligned(x, full) for x in parts), -1), p.result_type(m, v), v.lead)
+        return p.make("cat", (tuple(p.aligned(x, full) for x in parts), -1), p.result_type(m, v), p.lead(*parts))
     total: Low | None = None
     at = 0
     for a in m.args:
@@ -158,7 +158,7 @@ def _apply_kron(p: Planner, m: Node, v: Low) -> Low | None:
     flipped = p.view("mT", right, (), Type((q,), (u,)))
     left = p.apply(a, flipped)
     back = p.view("mT", left, (), Type((u,), (s,)))
-    return p.make("reshape_tail", (back, 2, (s * u,)), Type((s * u,)), v.lead, flops=0.0)
+    return p.make("reshape_tail", (back, 2, (s * u,)), Type((s * u,)), back.lead, flops=0.0)
 
 
 def _circulant_apply(p: Planner, m: Node, v: Low, transposed: bool) -> Low | None:
@@ -167,9 +167,8 @@ def _circulant_apply(p: Planner, m: Node, v: Low, transposed: bool) -> Low | Non
         return None
     n = m.type.item[0]
     c = p.value(m.args[0])
-    cost = 15.0 * p.table.size(v.dims)
-    fast = p.make("circulant_apply", (c, v, transposed), Type((n,)), v.lead, flops=cost)
-    return fast
+    lead = p.lead(c, v)
+    return p.make("circulant_apply", (c, v, transposed), Type((n,)), lead, flops=15.0 * p.table.size((*lead, n)))
 
 
 def _apply_circulant(p: Planner, m: Node, v: Low) -> Low | None:
@@ -182,9 +181,10 @@ def _scatter_apply(p: Planner, m: Node, v: Low, transposed: bool) -> Low | None:
     if m.type.batch or v.type.batch:
         return None
     rows, cols = m.attrs
-    count = c.type.item[0]
-    sparse = p.make("sparse_apply", (p.value(c), p.value(places), v, cols if transposed else rows, transposed),
-                    Type((cols if transposed else rows,)), v.lead, flops=6.0 * p.table.size((*v.lead, count)))
+    count, values = c.type.item[0], p.value(c)
+    lead = p.lead(values, v)
+    sparse = p.make("sparse_apply", (values, p.value(places), v, cols if transposed else rows, transposed),
+                    Type((cols if transposed else rows,)), lead, flops=6.0 * p.table.size((*lead, count)))
     if transposed or count * 8 < rows * cols:
         return sparse
     return None
@@ -207,7 +207,7 @@ def _apply_sumloop(p: Planner, m: Node, v: Low) -> Low | None:
                       p.times_vectors(p.matmul(p.value(left), built), v)]
         inner = p.apply(right.args[0], v)  # (lead, N, r)
         if axis in inner.type.loops:
-            flat = p.make("flatten", (inner, -2, -1), Type((right.type.item[0],)), v.lead, flops=0.0)
+            flat = p.make("flatten", (inner, -2, -1), Type((right.type.item[0],)), inner.lead, flops=0.0)
             candidates.append(p.times_vectors(p.value(left), flat))
         return p.cheapest(candidates)
     low = p.apply(a, v)

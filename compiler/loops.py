@@ -359,7 +359,7 @@ def _chain(s: State, loop: Loop, carried: Sequence[str], start: Any, count: Any,
         if kind == "sum":
             closed[name] = b.add(s.g, begin, b.sumloop(s.g, pieces[0], axis))
         else:
-            if s.concrete and not _structured(pieces[0], axis):
+            if s.concrete and not (_structured(pieces[0], axis) and _still(begin)):
                 return None
             closed[name] = b.fold(s.g, pieces[0], begin, axis, kind)
     for name, node in closed.items():
@@ -397,7 +397,13 @@ def _structured(step: Node, axis: Axis) -> bool:
     """Whether a chain of these has a form better than its factors one by one: I + rank one, or plane rotations."""
     from padp.compiler.chains import plane_rotation, rank_one_update
 
-    return axis in step.type.loops and (rank_one_update(step) is not None or plane_rotation(step) is not None)
+    return axis in step.type.loops and _still(step) and (
+        rank_one_update(step) is not None or plane_rotation(step) is not None)
+
+
+def _still(node: Node) -> bool:
+    """Whether a matrix is the same for every token."""
+    return not depends(node, lambda n: n.op == "input")
 
 
 def _unroll(s: State, loop: Loop, start: Any, count: Any, set_: Node | None) -> None:

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import sympy as sp
 
 from padp.compiler import build as b
-from padp.compiler.ir import Axis, Graph, Node, Type
+from padp.compiler.ir import Axis, Graph, Node, Type, walk
 from padp.compiler.low import Low, Table
 from padp.compiler.rules import Simplifier
 
@@ -43,6 +43,7 @@ class Planner:
         self._values: dict[int, Low] = {}
         self._applied: dict[tuple[Any, ...], Low] = {}
         self._dense: dict[tuple[int, ...], Low] = {}
+        self._moves: dict[int, bool] = {}
         self._kept: list[Any] = []
 
     # ------------------------------------------------------------ making operations
@@ -52,7 +53,10 @@ class Planner:
 
     def lead(self, *lows: Low) -> tuple[Any, ...]:
         """The leading axes of a result: those of its arguments (there is one kind of them in an expression)."""
-        return max((x.lead for x in lows), key=len)
+        leads = {x.lead for x in lows if x.lead}
+        if len(leads) > 1:
+            raise AssertionError(f"two kinds of leading axes meet: {leads}")
+        return leads.pop() if leads else ()
 
     def seconds(self, low: Low) -> float:
         return self.table.seconds(low, train=self.train) + STORED_SECONDS_PER_BYTE * self.table.stored(low)
@@ -112,6 +116,21 @@ class Planner:
             return handler(self, node)
         args = [self.value(a) for a in node.args]
         return self.make(f"k:{node.op}", (*args, *node.attrs), node.type, self.lead(*args) if args else ())
+
+    def per_token(self, low: Low) -> Low:
+        """y for each token, also where it is the same for all of them."""
+        if "T" in low.lead:
+            return low
+        x = self.make("input", ("x",), Type(), ("T",), stage=2, flops=0.0)
+        return self.make("per_token", (low, x), low.type, ("T",))
+
+    def of_tokens(self, *nodes: Node) -> bool:
+        """Whether any of these depends on x: then it is a matrix for each token."""
+        for node in walk(*(n for n in nodes if id(n) not in self._moves)):
+            if id(node) not in self._moves:
+                self._moves[id(node)] = node.op == "input" or any(self._moves[id(a)] for a in node.args)
+                self._kept.append(node)
+        return any(self._moves[id(n)] for n in nodes)
 
     # ------------------------------------------------------------ a matrix applied to vectors
 
@@ -204,7 +223,7 @@ class Planner:
 
     def times(self, left: tuple[Node, ...], right: tuple[Node, ...]) -> Low:
         """(left) (right), one of them perhaps applied by its structure."""
-        batched = any(f.type.batch for f in (*left, *right))
+        batched = any(f.type.batch for f in (*left, *right)) or self.of_tokens(*left, *right)
         if len(left) == 1 and left[0].op == "diag":
             return self._scaled_matrix(left[0], self.dense(right), -1)
         if len(right) == 1 and right[0].op == "diag":
@@ -250,7 +269,7 @@ class Planner:
         full = Type((1, 1), family, loops)
         work = self.table.size((*full.batch, n, n, n)) + 2 * self.table.size((*full.batch, *x.type.item, n))
         return self.make(prim, (self.aligned(a, full), self.aligned(x, full)), Type(x.type.item, family, loops),
-                         flops=work)
+                         self.lead(a, x), flops=work)
 
     def as_rows(self, matrix: Low) -> Low:
         """A matrix as vectors along a leading axis."""
@@ -265,7 +284,7 @@ class Planner:
         """Sums of squares of a matrix, from its parts where that is cheaper."""
         built = self.make("sumsq", (self.value(m), axis, m.type.rank), b.sumsq(self.g, m, axis).type,
                           self.value(m).lead)
-        if m.type.rank != 2 or m.type.batch:
+        if m.type.rank != 2 or m.type.batch or self.of_tokens(m):
             return built
         if axis == "col":
             expanded = self._row_norms(self.rules.t(m))

@@ -166,7 +166,12 @@ def sparse_apply(c: Tensor, places: Tensor, v: Tensor, size: int, transposed: bo
     if transposed:
         rows, cols = cols, rows
     picked = v.index_select(-1, cols) * c
-    return picked.new_zeros(*v.shape[:-1], size).index_add(-1, rows, picked)
+    return picked.new_zeros(*picked.shape[:-1], size).index_add(-1, rows, picked)
+
+
+def per_token(y: Tensor, x: Tensor) -> Tensor:
+    """A vector that is the same for every token of x."""
+    return y.expand(*x.shape[:-1], y.shape[-1])
 
 
 def dropout(t: Tensor, p: float, training: bool) -> Tensor:
@@ -217,13 +222,26 @@ def eye(n: int, like: Tensor) -> Tensor:
     return torch.eye(n, dtype=like.dtype, device=like.device)
 
 
+def permutation(index: Tensor, like: Tensor) -> Tensor:
+    """The matrix P with (P v)_i = v_{index_i}."""
+    return torch.eye(index.shape[-1], dtype=like.dtype, device=index.device)[index]
+
+
 def iota(count: int, step: int, first: int) -> Tensor:
     return first + step * torch.arange(count)
 
 
-@lru_cache(maxsize=256)
+@torch.compiler.assume_constant_result
 def _round(op: str, attrs: tuple[Any, ...], columns: tuple[int, int], k: int, n: int
            ) -> tuple[Tensor, Tensor, Tensor]:
+    """The rotations of round k: which they are, their i's and their j's. A constant to torch.compile, which could not
+    follow the scheduling."""
+    return _cached_round(op, attrs, columns, k, n)
+
+
+@lru_cache(maxsize=256)
+def _cached_round(op: str, attrs: tuple[Any, ...], columns: tuple[int, int], k: int, n: int
+                  ) -> tuple[Tensor, Tensor, Tensor]:
     rows = kernels.index_rows(op, attrs)
     members = schedule(op, attrs, *columns, n)[k]
     i = torch.tensor([rows[t][columns[0]] for t in members])
@@ -275,7 +293,7 @@ PRIMS: dict[str, Callable[..., Any]] = {
     "solve_vectors": solve_vectors, "sumsq": sumsq, "root": root, "rowdot": rowdot, "dot": dot, "wy": wy, "put": put,
     "sum": torch.sum, "mean": torch.mean, "amax": torch.amax, "amin": torch.amin, "addcmul": addcmul,
     "index_select": torch.index_select, "cat": cat, "interleave": interleave,
-    "circulant_apply": circulant_apply, "sparse_apply": sparse_apply, "detach": torch.detach, "dropout": dropout,
+    "circulant_apply": circulant_apply, "sparse_apply": sparse_apply, "detach": torch.detach, "dropout": dropout, "per_token": per_token,
     "spread_entries": spread_entries, "full": full, "eye": eye,
     "mT": torch.adjoint, "narrow": torch.narrow, "unsqueeze": torch.unsqueeze, "movedim": torch.movedim,
     "select": torch.select, "expand": expand, "slice_step": slice_step, "flatten": torch.flatten,
@@ -292,13 +310,13 @@ PRIMS: dict[str, Callable[..., Any]] = {
         "skew", "diag", "diagonal", "blkdiag", "blkdiag_of", "kron", "kron_vectors", "circulant", "scatter", "tril",
         "triu", "stril", "striu", "vec", "blocks", "assemble", "tile", "repeat", "grouped", "svd", "qr", "inverse",
         "expm", "trace", "fft", "ifft", "fft2", "ifft2", "softmax", "topk", "clamp")},
-    "k:perm": lambda index: torch.eye(index.shape[-1], device=index.device).index_select(0, index),
+    "k:perm": permutation,
 }
 """Every operation by name. ``k:`` is an operator's dense meaning, ``f:`` an entry-wise function, ``i:`` index sets."""
 
 ALIASES = ("as_is", "as_rows", "from_rows")
 """Operations that only change how a tensor is read."""
 
-NEEDS_LIKE = ("full", "eye")
+NEEDS_LIKE = ("full", "eye", "k:perm")
 """Operations that make a tensor from numbers: they take a tensor whose precision and device to use."""
 

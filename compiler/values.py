@@ -56,7 +56,7 @@ def _base_first(p: Planner, terms: list[Node]) -> tuple[Low | None, list[Node]]:
     bias = [t for t in terms if t.op == "bias"]
     for k, term in enumerate(terms):
         found = base_product(p.rules, term, p.weight)
-        if found is None or not bias:
+        if found is None or not bias or not p.of_tokens(found[0]):
             continue
         vector, rest = found
         rest_terms = [t for j, t in enumerate(terms) if j != k and t is not bias[0]]
