@@ -87,6 +87,7 @@ class Prompt:
     cached: bool = False
 
 
+_CACHES = ("past_key_values", "cache")  # what transformers calls the keys and values of earlier tokens, by version
 _RECALLED = 4096  # blocks whose prompt is remembered for recomputation: far more than are in flight
 
 
@@ -117,8 +118,8 @@ class PromptReader:
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         outer = self.stack[-1] if self.stack else None
         given, mask = _argument(module, "attention_mask", args, kwargs)
-        _, cache = _argument(module, "past_key_values", args, kwargs)
-        cached = _length(cache) > 0 or (outer is not None and outer.cached)
+        caches = (_argument(module, name, args, kwargs)[1] for name in _CACHES)
+        cached = any(_length(cache) > 0 for cache in caches) or (outer is not None and outer.cached)
         if not given:
             self.stack.append(Prompt(cached=cached) if outer is None else outer)
         elif mask is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from types import TracebackType
 from typing import Any, TypeAlias, cast
 
@@ -32,6 +33,17 @@ def run(model: Any, batch: Batch) -> Tensor:
     with torch.no_grad():
         out = model(**batch)
     return cast(Tensor, out.logits if hasattr(out, "logits") else out.last_hidden_state)
+
+
+def cache_of(output: Any) -> Any:
+    """The keys and values that a model's output holds, as this version of transformers calls them."""
+    return output["cache"] if "cache" in output else output["past_key_values"]
+
+
+def with_cache(model: Any, cache: Any) -> dict[str, Any]:
+    """The argument by which a model takes them."""
+    names = inspect.signature(type(model).forward).parameters
+    return {"cache" if "cache" in names else "past_key_values": cache}
 
 
 def notebook(shown: Any) -> str:

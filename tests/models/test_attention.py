@@ -14,7 +14,7 @@ from padp.models.attention import HeadProjection, by_head, into_input, into_outp
 from padp.models.heads import Attention, read_attention
 from padp.models.places import attentions, with_ancestors
 from padp.models.walk import sites
-from tests.models.families import Batch, Refused, make_llama, run
+from tests.models.families import Batch, Refused, cache_of, make_llama, run, with_cache
 from tests.models.programs import HEADS
 
 
@@ -164,6 +164,6 @@ def test_the_cache_holds_what_the_attention_uses(llama: Any) -> None:
     ids = torch.randint(3, 64, (1, 6))
     with torch.no_grad():
         whole = llama(ids).logits
-        cache = llama(ids[:, :4], use_cache=True).past_key_values
-        rest = llama(ids[:, 4:], past_key_values=cache).logits
+        cache = cache_of(llama(ids[:, :4], use_cache=True))
+        rest = llama(ids[:, 4:], **with_cache(llama, cache)).logits
     assert torch.allclose(whole[:, 4:], rest, atol=1e-5)

@@ -17,7 +17,7 @@ import padp.models as pm
 from padp.models.hidden import HiddenSite, put_back, take_out
 from padp.models.prompt import Positions, edited, read_positions
 from padp.models.walk import sites
-from tests.models.families import Batch, Refused, make_llama, run
+from tests.models.families import Batch, Refused, cache_of, make_llama, run, with_cache
 from tests.models.programs import LORA, REFT
 
 # ---------------------------------------------------------------- positions
@@ -122,13 +122,13 @@ def test_generated_tokens_are_not_edited(llama: Any) -> None:
     # the same step by step: the prompt edited with the cache it fills, then plain decoding
     with torch.no_grad():
         first = llama(prompt, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0), use_cache=True)
-        cache, token = first.past_key_values, first.logits[:, -1:].argmax(-1)
+        cache, token = cache_of(first), first.logits[:, -1:].argmax(-1)
         with pm.disabled(llama):
             for step in range(4):
                 assert torch.equal(out[:, 5 + step], token[:, 0])
                 mask = torch.cat([mask, torch.ones(2, 1, dtype=torch.long)], 1)
                 position = mask.sum(1, keepdim=True) - 1
-                next_ = llama(token, attention_mask=mask, position_ids=position, past_key_values=cache)
+                next_ = llama(token, attention_mask=mask, position_ids=position, **with_cache(llama, cache))
                 token = next_.logits[:, -1:].argmax(-1)
 
 
@@ -136,10 +136,11 @@ def test_cached_tokens_without_a_mask_are_not_edited(llama: Any) -> None:
     pm.attach(llama, REFT, positions="all")
     prompt, token = torch.randint(3, 64, (1, 5)), torch.tensor([[7]])
     with torch.no_grad():
-        cache = llama(prompt, use_cache=True).past_key_values
-        after = block_output(llama, "model.layers.0", lambda: llama(token, past_key_values=copy.deepcopy(cache)))
+        cache = cache_of(llama(prompt, use_cache=True))
+        again = copy.deepcopy(cache)
+        after = block_output(llama, "model.layers.0", lambda: llama(token, **with_cache(llama, again)))
         with pm.disabled(llama):
-            before = block_output(llama, "model.layers.0", lambda: llama(token, past_key_values=cache))
+            before = block_output(llama, "model.layers.0", lambda: llama(token, **with_cache(llama, cache)))
     assert torch.equal(after, before)
 
 
