@@ -150,7 +150,8 @@ class Adapter:
     def __repr__(self) -> str:
         hyper = ", ".join(f"{k}={v}" for k, v in self.hyper.items())
         variants = f"; variants {', '.join(self.variants)}" if self.variants else ""
-        return f"<padp adapter {self.name}({hyper}) on {self.site}: {show(self.count)} learned scalars a site{variants}>"
+        count = f"{show(self.count)} learned scalars a site"
+        return f"<padp adapter {self.name}({hyper}) on {self.site}: {count}{variants}>"
 
     def _repr_html_(self) -> str:
         from html import escape
@@ -340,7 +341,8 @@ def _checked(adapter: str, name: str, default: Any, value: Any) -> Any:
 def compile(program: str | PathLike[str], module: nn.Module | None = None, **settings: Any) -> Any:
     """The adapter of a path, of a name of the library ("oft"), or of program text.
 
-    With a layer as second argument, the adapted layer: ``compile("oft", linear, k=32)`` is ``compile("oft")(linear, k=32)``.
+    With a layer as second argument, the adapted layer: ``compile("oft", linear, k=32)`` is
+    ``compile("oft")(linear, k=32)``.
 
     Raises PadpError with every finding when the program has errors.
     """

@@ -1,7 +1,7 @@
 """The algebra of typed values: what + · @ ⊙ / and powers, inverses and norms mean for each pair of ranks.
 
-Open sizes of a bare ``I`` are settled here, by what it meets. What is not defined raises ``Mismatch`` with the spelling that
-was probably meant.
+Open sizes of a bare ``I`` are settled here, by what it meets. What is not defined raises ``Mismatch`` with the spelling
+that was probably meant.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def summed(s: State, terms: Sequence[Node]) -> Node:
     _refuse_complex(a, c)
     if a.type.rank == 2 and c.type.rank == 2:
         a, c = fit(s, list(zip(a.type.item, c.type.item, strict=True)), a, c)
-    if a.type.rank == 0 and c.type.rank > 0 or c.type.rank == 0 and a.type.rank > 0:
+    if (a.type.rank == 0) != (c.type.rank == 0):
         scalar, other = (a, c) if a.type.rank == 0 else (c, a)
         if is_plain_zero(scalar):
             return other

@@ -1,8 +1,8 @@
 """Attention sites: ``attn(q = …, k = …, v = …, o = …)`` as one small map for every head.
 
-    q_h = A_h (W_Q,h x + b_Q,h) + a_h                     a map on what the query projection puts out
-    (A q)ᵀ (B k) = (Bᵀ A q)ᵀ k                             Q and K together: one map on q; K and its cache stay untouched
-    W_O M (Σ p C v) = W_O (M C) (Σ p v)                    V and O together: one map on what goes into the output projection
+    q_h = A_h (W_Q,h x + b_Q,h) + a_h           a map on what the query projection puts out
+    (A q)ᵀ (B k) = (Bᵀ A q)ᵀ k                  Q and K together: one map on q; K and its cache stay untouched
+    W_O M (Σ p C v) = W_O (M C) (Σ p v)         V and O together: one map on what goes into the output projection
 
 Every expression is first brought to (map) @ (projection): outputs of a decomposition C = X Y are written through what was
 decomposed, Uᵀ = Σ⁻¹ V Cᵀ, Vᵀ = Σ⁻¹ Uᵀ C, Q = A R⁻¹, so no e×d basis is ever stored.
@@ -185,7 +185,7 @@ def _weight_of(node: Node, role: str) -> tuple[Node | None, bool]:
     if node.op == "cat" and node.attrs[0] == 1 and len(node.args) == 2:
         first, second = node.args
         column = second.args[0] if second.op == "column_of" else second
-        own = column.op == "bias" and column.attrs[0] == f"b_{role.upper()}" or b.is_zero(column)
+        own = (column.op == "bias" and column.attrs[0] == f"b_{role.upper()}") or b.is_zero(column)
         if first.op == "weight" and first.attrs[0] == name and own:
             return first, True
     return None, False

@@ -1,7 +1,7 @@
 """Typed constructors of the IR: each checks shapes and gives the type; none rewrites anything.
 
-The rule for every one of them: items must fit, families must agree or be absent, loop axes are united. What does not fit
-raises ``Mismatch`` with the two shapes and, where there is one, the spelling that was probably meant.
+The rule for every one of them: items must fit, families must agree or be absent, loop axes are united. What does not
+fit raises ``Mismatch`` with the two shapes and, where there is one, the spelling that was probably meant.
 """
 
 from __future__ import annotations
@@ -228,10 +228,10 @@ def prod(g: Graph, *factors: Node) -> Node:
     for f in factors:
         flat.extend(f.args if f.op == "prod" and f.type.kind != "unknown" else (f,))
     last = flat[-1]
-    for left, right in zip(flat, flat[1:], strict=False):
+    for left, right in pairwise(flat):
         if not same(left.type.item[1], right.type.item[0]):
             raise Mismatch(f"inner dimensions differ: {left.type} @ {right.type}")
-    item = (flat[0].type.item[0],) + tuple(last.type.item[1:])
+    item = (flat[0].type.item[0], *last.type.item[1:])
     return g.node("prod", tuple(flat), (), typed(item, *flat, row=flat[0].type.row and last.type.rank == 2))
 
 
@@ -302,7 +302,7 @@ def slice_(g: Graph, a: Node, axis: int, start: Any, stop: Any, step: Any = 1) -
 
 
 def take(g: Graph, a: Node, index: Node, axis: int) -> Node:
-    """One element (a scalar index) or a gather (an index vector) of a along an axis counted from the end: 1 is the last.
+    """One element (a scalar index) or a gather (an index vector) of a along an axis counted from the end: 1 is last.
 
     A scalar index removes the axis; an index vector replaces it. Loop axes of the index become loop axes of the result.
     """

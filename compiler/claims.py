@@ -234,8 +234,8 @@ class Grammar:
         return Claim("shape", span, name, where, space=term)
 
     def _doubt(self, piece: str, span: Span, why: str) -> None:
-        self.doubts.append(Diagnostic("N402", f"`{piece}` looks like a claim and is not checked: {why}", span, self.source,
-                                      suggestion="params: r(m + n), rank r, R ∈ ℝ^{k×k} are claims"))
+        self.doubts.append(Diagnostic("N402", f"`{piece}` looks like a claim and is not checked: {why}", span,
+                                      self.source, suggestion="params: r(m + n), rank r, R ∈ ℝ^{k×k} are claims"))
 
 
 def _target(statement: s.Declare | s.Assign | None) -> str | None:
@@ -498,7 +498,8 @@ class _Values:
             axes += [*zip(type_.family, derived.family, strict=False)]
         self._settle(axes)
         type_ = self.claimed(claim.space) or type_
-        wrong = [f"{axis}: {show(written_out(c))} claimed, {show(written_out(d))} derived, difference {show(_difference(c, d))}"
+        wrong = [f"{axis}: {show(written_out(c))} claimed, {show(written_out(d))} derived, "
+                 f"difference {show(_difference(c, d))}"
                  for axis, c, d in zip(_axes(derived), type_.item, derived.item, strict=False) if not same(c, d)] \
             if len(type_.item) == len(derived.item) else ["another number of axes"]
         if type_.family and (len(type_.family) != len(derived.family)
@@ -575,7 +576,7 @@ class _Values:
         return self.report("N401", f"no rule proves that {claim.name} is {what}", claim)
 
     def _at_start(self, claim: Claim) -> list[Diagnostic]:
-        """``identity`` on the line of the output: W305 and N401 of the lints speak of it; a proof against it is E403."""
+        """``identity`` on the line of the output: W305 and N401 of the lints tell of it; a proof against it is E403."""
         verdict = self.starts.identity()
         if verdict.holds is False:
             return self.report("E403", f"a fresh adapter is not the identity: it starts as {self.method.output} = "

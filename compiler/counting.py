@@ -79,7 +79,7 @@ def in_header_terms(method: Method, total: Any) -> Any:
         if test.op != "=" or test.right is None or not isinstance(test.left, Var):
             continue
         names = {str(s): s for s in total.free_symbols}
-        right = symbolic(test.right, {k: v for k, v in names.items()})
+        right = symbolic(test.right, names)
         left = sp.Symbol(test.left.name, integer=True, positive=True)
         inner = [s for s in right.free_symbols if str(s) not in outer and str(s) in names]
         if len(inner) != 1 or test.left.name not in outer:

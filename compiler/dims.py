@@ -71,13 +71,6 @@ def product(values: Iterable[Any]) -> Any:
     return lower(result)
 
 
-def substitute(value: Any, binding: Mapping[sp.Symbol, Any]) -> Any:
-    """``value`` with symbols replaced."""
-    if isinstance(value, sp.Expr):
-        return lower(value.subs(binding))
-    return value
-
-
 def written_out(value: Any) -> Any:
     """Symbols called ``(m − n)``, which stand for a difference that is not negative, as that difference."""
     if not isinstance(value, sp.Expr):

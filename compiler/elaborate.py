@@ -4,8 +4,8 @@
 
 Without sizes every dimension is a symbol and the result proves shapes for all of them; with sizes every dimension is a
 number and the result is what gets planned. The code is the same: a dimension is an int or a sympy expression. Loops and
-sums become axes (``for i`` over independent elements is one vectorised value); a chain ``R ← Hᵢ @ R`` becomes a ``fold``.
-Errors are collected; what depends on one is of unknown type and silent.
+sums become axes (``for i`` over independent elements is one vectorised value); a chain ``R ← Hᵢ @ R`` becomes a
+``fold``. Errors are collected; what depends on one is of unknown type and silent.
 """
 
 from __future__ import annotations

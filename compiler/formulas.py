@@ -94,6 +94,7 @@ def _written(node: Node, names: Mapping[int, str], depth: int) -> tuple[str, int
             return f"{whole.op}({part(whole.args[0], _SUM)}){'₁₂₃'[int(node.attrs[0])]}", _ATOM
         case "slice", (a,):
             axis, start, stop, _ = node.attrs
-            return f"{part(a, _ATOM)}_{{{':,' if axis == -1 and node.type.rank == 2 else ''}{show(start)}:{show(stop)}}}", _ATOM
+            before = ":," if axis == -1 and node.type.rank == 2 else ""
+            return f"{part(a, _ATOM)}_{{{before}{show(start)}:{show(stop)}}}", _ATOM
         case op, args:
             return f"{op}({', '.join(part(a, _SUM) for a in args)})", _ATOM

@@ -1,6 +1,6 @@
 """The typed IR: an immutable expression graph with shared nodes.
 
-    node   = (op, args, attrs) : type           made only by ``Graph.node``, which gives equal nodes one identity
+    node   = (op, args, attrs) : type          made only by ``Graph.node``, which gives equal nodes one identity
     type   = loops × family × item, kind        loops: axes of the enclosing loops and sums, outermost first
                                                 family: declared family axes; item: () scalar, (n,) vector, (m, n) matrix
     leaves   param(name) weight(name) bias(name) input(name) knob(name) const(value) eye(n) full(value) index(fn, ...)
@@ -10,8 +10,8 @@
     reduce   sumsq[row|col|all](a) reduce[f, axis](a)
     the rest call[f, out](...)                  an operator of the table by its dense meaning
 
-A type's tensor is laid out (tokens…, loops…, family…, item…). ``prod`` is the matrix product of two or more factors; its
-last factor may be a vector. Elementwise nodes have arguments of one item shape; a missing loop or family axis means
+A type's tensor is laid out (tokens…, loops…, family…, item…). ``prod`` is the matrix product of two or more factors;
+its last factor may be a vector. Elementwise nodes have arguments of one item shape; a missing loop or family axis means
 "the same for each".
 """
 

@@ -157,8 +157,8 @@ def _unused(method: Method, binding: _Binding) -> Diagnostic:
         for name in _unprimed(binding.names[0]):
             use = _use_of(method, name, binding.span)
             if use is not None:
-                return Diagnostic("W301", f"`{names}` is never used; `{name}` is used instead", binding.span, method.source,
-                                  (Related(use, f"`{name}` is read here"),), (), f"`{names}` in the place of `{name}`")
+                return Diagnostic("W301", f"`{names}` is never used; `{name}` is used instead", binding.span,
+                                  method.source, (Related(use, f"`{name}` is read here"),), (), f"`{names}` in the place of `{name}`")
     return Diagnostic("W301", f"`{names}` {verb} never used", binding.span, method.source,
                       suggestion="use it, or leave the line out")
 
@@ -219,8 +219,8 @@ def _shadowed(method: Method) -> list[Diagnostic]:
             return
         where = site.get(name) or declared.get(name)
         related = (Related(where, "its other meaning"),) if where is not None and where.end else ()
-        found.append(Diagnostic("W306", f"{what} takes the name `{name}`, which is {meaning}", span, method.source, related,
-                                (), f"another name, `{name}'`"))
+        found.append(Diagnostic("W306", f"{what} takes the name `{name}`, which is {meaning}", span, method.source,
+                                related, (), f"another name, `{name}'`"))
 
     def visit(steps: Sequence[Step], updates: bool) -> None:
         for step in steps:
@@ -283,8 +283,8 @@ def _without_gradient(typed: Elaborated) -> list[Diagnostic]:
         if p.declaration.role == "learned" and name not in moved and name in read:
             why = "it reaches the output only through detach or what has no derivative" if name in present else \
                 "it does not reach the output"
-            found.append(Diagnostic("W303", f"`{name}` gets no gradient: {why}", p.declaration.span, typed.method.source,
-                                    suggestion="frozen, if that is meant"))
+            found.append(Diagnostic("W303", f"`{name}` gets no gradient: {why}", p.declaration.span,
+                                    typed.method.source, suggestion="frozen, if that is meant"))
     return found
 
 
@@ -301,7 +301,7 @@ def _factors(node: Node) -> list[tuple[str, Node]]:
             first, second = node.args
             if _moves(first) and not _moves(second):
                 first, second = second, first
-            return [("diagonal", first), *_factors(second)] if first.op != "mul" else [*_factors(first), *_factors(second)]
+            return [*(_factors(first) if first.op == "mul" else [("diagonal", first)]), *_factors(second)]
         case "diag":
             return [("diagonal", x) for x in _entries(node.args[0])]
         case "param" if node.type.rank < 2:
@@ -335,9 +335,9 @@ def _redundant(typed: Elaborated) -> list[Diagnostic]:
             continue
         factors = _factors(node)
         numbers = [f for kind, f in factors if kind == "number"]
-        pairs = [(numbers[k], numbers[k + 1]) for k in range(len(numbers) - 1)]
+        pairs = list(pairwise(numbers))
         rest = [(kind, f) for kind, f in factors if kind != "number"]
-        pairs += [(a, c) for (k, a), (j, c) in zip(rest, rest[1:], strict=False) if k == j == "diagonal"]
+        pairs += [(a, c) for (k, a), (j, c) in pairwise(rest) if k == j == "diagonal"]
         for a, c in pairs:
             one, other = learned.get(id(a)), learned.get(id(c))
             if one is None or other is None or one[0] == other[0] or (one[0], other[0]) in told:
@@ -349,8 +349,8 @@ def _redundant(typed: Elaborated) -> list[Diagnostic]:
             told |= {(one[0], other[0]), (other[0], one[0])}
             what = "numbers" if not a.type.rank else f"vectors of {show(a.type.item[0])} entries, on the same index"
             found.append(Diagnostic(
-                "W304", f"`{one[0]}` and `{other[0]}` are redundant: they act as one, their product ({what})", node.span,
-                typed.method.source, (Related(one[1].declaration.span, f"`{one[0]}`"),
+                "W304", f"`{one[0]}` and `{other[0]}` are redundant: they act as one, their product ({what})",
+                node.span, typed.method.source, (Related(one[1].declaration.span, f"`{one[0]}`"),
                                       Related(other[1].declaration.span, f"`{other[0]}`")), (),
                 "leave one out, or let it scale another axis"))
     return found
@@ -402,7 +402,8 @@ def _cancelling(typed: Elaborated, roots: Sequence[Node]) -> list[Diagnostic]:
             weights[id(term)] = weights.get(id(term), 0) + factor
             counts[id(term)] = counts.get(id(term), 0) + 1
             terms[id(term)] = term
-        gone = [terms[k] for k, w in weights.items() if w == 0 and counts[k] > 1 and terms[k].op not in ("const", "full")]
+        gone = [terms[k] for k, w in weights.items()
+                if w == 0 and counts[k] > 1 and terms[k].op not in ("const", "full")]
         if not gone or any(id(t) in told for t in gone):
             continue
         told |= {id(t) for t in gone}
@@ -436,7 +437,8 @@ def _cancelled(typed: Elaborated, node: Node, gone: Sequence[Node]) -> Diagnosti
     text = formula(left, names)
     said = f"; what is left is {name} = {text}" if name is not None else f"; what is left is {text}"
     return Diagnostic("W307", f"{what} cancel{'s' if len(gone) == 1 else ''} in this sum{said}", node.span,
-                      typed.method.source, suggestion="another tensor in one of the two places, if the difference is meant")
+                      typed.method.source,
+                      suggestion="another tensor in one of the two places, if the difference is meant")
 
 
 def _holds(typed: Elaborated, number: int, node: Node) -> bool:
@@ -518,8 +520,8 @@ def _wrong_axis(typed: Elaborated, node: Node, m: Node, scale: Node, axis: str) 
     name, by = formula(m, names), formula(scale, names).removesuffix(" (the tensor)")
     one, other, sub = ("column", "row", "_row") if axis == "col" else ("row", "column", "_col")
     return Diagnostic(
-        "W308", f"`{name}` is divided by the norms of its {one}s and then `{by}` scales its {other}s: `{by}` is not the "
-        f"magnitude that was taken out", node.span, typed.method.source, (), (),
+        "W308", f"`{name}` is divided by the norms of its {one}s and then `{by}` scales its {other}s: `{by}` is not "
+        "the magnitude that was taken out", node.span, typed.method.source, (), (),
         f"‖{name}‖{sub}, if `{by}` is to be the magnitude of each {other}")
 
 

@@ -10,5 +10,5 @@ from padp.compiler.values import VALUES
 
 def planner(g: Graph, weight: Node | None, tokens: int = 1024, *, train: bool = True,
             has_bias: bool = True) -> Planner:
-    """A planner for one program: ``weight`` is W where the site has one, ``tokens`` the number that costs are taken at."""
+    """A planner for one program: ``weight`` is W where the site has one; costs are taken at ``tokens`` tokens."""
     return Planner(g, weight, VALUES, APPLIED, tokens, train=train, has_bias=has_bias)

@@ -2,9 +2,9 @@
 
     OPERATORS[name].make(g, args, kwargs) -> node or tuple of nodes          raises Mismatch
 
-``args`` are IR nodes; dimensions arrive as ``const`` nodes. The dense meaning of every entry is the function of the same
-name in ``compiler/kernels.py`` (kernels import torch, this module does not). Operators that can be said in the language
-are in ``stdlib/prelude.padp`` instead.
+``args`` are IR nodes; dimensions arrive as ``const`` nodes. The dense meaning of every entry is the function of the
+same name in ``compiler/kernels.py`` (kernels import torch, this module does not). Operators that can be said in the
+language are in ``stdlib/prelude.padp`` instead.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Maker: TypeAlias = Callable[[Graph, Sequence[Node], Mapping[str, Node]], Made]
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One operator: ``signature`` in the notation of the language, ``doc`` in a line, ``make`` builds the typed node."""
+    """One operator: ``signature`` as the language has it, ``doc`` in a line, ``make`` builds the typed node."""
 
     name: str
     signature: str
@@ -465,8 +465,10 @@ _ROWS: tuple[Operator, ...] = (
     Operator("band", "band(q, d)", "(i, j) with |i − j| ≤ d", _index_set("band", _band_count, 2), (2, 2)),
     Operator("sample", "sample(m, n, count, seed)", "different random places of an m×n matrix",
              _index_set("sample", lambda m, n, c, s: c, 2), (4, 4)),
-    Operator("pairs", "pairs(n)", "(2i, 2i + 1)", _index_set("pairs", lambda n: sp.floor(sp.sympify(n) / 2), 2), (1, 1)),
-    Operator("halves", "halves(n, g)", "(p, p + g/2) in each group of g", _index_set("halves", _halves_count, 2), (2, 2)),
+    Operator("pairs", "pairs(n)", "(2i, 2i + 1)", _index_set("pairs", lambda n: sp.floor(sp.sympify(n) / 2), 2),
+             (1, 1)),
+    Operator("halves", "halves(n, g)", "(p, p + g/2) in each group of g", _index_set("halves", _halves_count, 2),
+             (2, 2)),
     Operator("tree", "tree(n)", "n − 1 rotations (i, j, t) in a binary tree", _index_set("tree", lambda n: n - 1, 3),
              (1, 1)),
     Operator("neighbours", "neighbours(n)", "(k − 1, k, k − 1), k = 1 … n − 1",

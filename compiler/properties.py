@@ -4,8 +4,8 @@
     Facts(graph).rank(node)                     a bound that a rule proves
     Starts(typed).identity()                    whether y starts as W @ x + bias: parameters replaced by their starts
 
-One rule an operator; its docstring is the fact. A property that no rule of an operator proves is looked for in the normal
-form: A is antisymmetric when the normal forms of Aᵀ and −A are one node.
+One rule an operator; its docstring is the fact. A property that no rule of an operator proves is looked for in the
+normal form: A is antisymmetric when the normal forms of Aᵀ and −A are one node.
 """
 
 from __future__ import annotations
@@ -83,8 +83,9 @@ class Facts:
             case "eye":
                 return what == "antisymmetric"
             case "full":
-                zero = node.attrs[0] == 0
-                return what in ("orthogonal", "the identity", "of orthonormal rows") if zero else what == "antisymmetric"
+                if node.attrs[0] == 0:
+                    return what in ("orthogonal", "the identity", "of orthonormal rows")
+                return what == "antisymmetric"
             case "scale" if node.args[0].op == "const" and node.args[1].op == "eye":
                 factor = node.args[0].attrs[0]
                 return what in ("the identity", "antisymmetric") or (factor != -1 and isinstance(factor, (int, float)))
@@ -377,8 +378,7 @@ def _looped(f: Facts, n: Node, side: Side) -> bool:
         if x.op == "carry":
             if x.attrs[0] != n.attrs[1] or x.attrs[1] != n.attrs[0]:
                 return False
-            f._known[side, id(x)] = True
-            f._kept.append(x)
+            f.suppose(side, x)
     return f.orthonormal(result, side)
 
 
@@ -424,8 +424,8 @@ def _exponential(f: Facts, n: Node, side: Side) -> bool:
 
 
 _ORTHONORMAL: dict[str, Callable[[Facts, Node, Side], bool]] = {
-    "eye": _always, "perm": _always, "special_orthogonal": _always, "orthonormal": _stored_orthonormal, "t": _transposed,
-    "inv": _inverse, "prod": _product, "blkdiag": _items, "blkdiag_of": _items, "kron": _items, "scale": _multiple,
+    "eye": _always, "perm": _always, "special_orthogonal": _always, "orthonormal": _stored_orthonormal,
+    "t": _transposed, "inv": _inverse, "prod": _product, "blkdiag": _items, "blkdiag_of": _items, "kron": _items, "scale": _multiple,
     "add": _reflection, "put": _rotation, "fold": _chain, "loop": _looped, "out": _decomposed, "slice": _part,
     "take": _of_family, "cat": _stacked, "expm": _exponential, **dict.fromkeys(_TRANSPARENT, _same_items),
 }  # fmt: skip
@@ -461,8 +461,8 @@ def _item_antisymmetric(f: Facts, n: Node) -> bool:
 
 _ANTISYMMETRIC: dict[str, Callable[[Facts, Node], bool]] = {
     "skew": _skew, "add": _all_antisymmetric, "blkdiag": _all_antisymmetric, "blkdiag_of": _all_antisymmetric,
-    "inv": _all_antisymmetric, "t": _all_antisymmetric, "scale": _scaled_antisymmetric, "point": _entrywise_antisymmetric,
-    "take": _item_antisymmetric, "slice": _item_antisymmetric, **dict.fromkeys(_TRANSPARENT, _all_antisymmetric),
+    "inv": _all_antisymmetric, "t": _all_antisymmetric, "scale": _scaled_antisymmetric,
+    "point": _entrywise_antisymmetric, "take": _item_antisymmetric, "slice": _item_antisymmetric, **dict.fromkeys(_TRANSPARENT, _all_antisymmetric),
 }  # fmt: skip
 
 
@@ -511,8 +511,8 @@ def _scaled_diagonal(f: Facts, n: Node) -> bool:
 
 _DIAGONAL: dict[str, Callable[[Facts, Node], bool]] = {
     "eye": _plainly_diagonal, "diag": _plainly_diagonal, "add": _all_diagonal, "prod": _all_diagonal,
-    "inv": _all_diagonal, "t": _all_diagonal, "kron": _all_diagonal, "blkdiag": _all_diagonal, "scale": _scaled_diagonal,
-    **dict.fromkeys(_TRANSPARENT, _all_diagonal),
+    "inv": _all_diagonal, "t": _all_diagonal, "kron": _all_diagonal, "blkdiag": _all_diagonal,
+    "scale": _scaled_diagonal, **dict.fromkeys(_TRANSPARENT, _all_diagonal),
 }  # fmt: skip
 
 
@@ -667,8 +667,9 @@ def _interleaved(parts: Sequence[Node]) -> Node | None:
     whole: Node | None = None
     for k, p in enumerate(parts):
         source = p.args[0] if p.op == "stack" and p.attrs[1] == "item" else None
-        if source is None or source.op != "take" or source.attrs != (1,) or source.args[1].op != "iota" or \
-                source.args[1].attrs != (p.attrs[0], len(parts), k) or (whole is not None and source.args[0] is not whole):
+        if source is None or source.op != "take" or source.attrs != (1,) or source.args[1].op != "iota" \
+                or source.args[1].attrs != (p.attrs[0], len(parts), k) \
+                or (whole is not None and source.args[0] is not whole):
             return None
         whole = source.args[0]
     return whole
@@ -681,8 +682,9 @@ def _put_back(values: Node, index: Node) -> Node | None:
     whole: Node | None = None
     for p, place in zip(values.args, index.args[0].args, strict=False):
         source = p.args[0] if p.op == "stack" and p.attrs[1] == "item" else None
-        if source is None or source.op != "take" or source.attrs != (1,) or source.args[1].op != "column" or \
-                place.op != "take" or place.args[1].op != "const" or (whole is not None and source.args[0] is not whole):
+        if source is None or source.op != "take" or source.attrs != (1,) or source.args[1].op != "column" \
+                or place.op != "take" or place.args[1].op != "const" \
+                or (whole is not None and source.args[0] is not whole):
             return None
         column = source.args[1]
         if column.args[0] is not place.args[0] or column.attrs != (p.attrs[0], place.args[1].attrs[0]):
@@ -786,7 +788,8 @@ class Starts:
         base = b.prod(g, weight, inputs[0])
         if not typed.mentions_bias:
             return base
-        bias = next((x for x in (typed.names.get("bias"), *walk(typed.output)) if x is not None and x.op == "bias"), None)
+        places = (typed.names.get("bias"), *walk(typed.output))
+        bias = next((x for x in places if x is not None and x.op == "bias"), None)
         return base if bias is None else b.add(g, base, bias)
 
     def _compared(self, output: Node, base: Node | None) -> Verdict:

@@ -2,8 +2,8 @@
 
     solve(method, known, hyper) -> {name: int}
 
-Relations are solved one unknown at a time: ``where n = b·k`` with n = 768, k = 32 gives b = 24; with k = 33 it is an error
-that names both sides.
+Relations are solved one unknown at a time: ``where n = b·k`` with n = 768, k = 32 gives b = 24; with k = 33 it is an
+error that names both sides.
 """
 
 from __future__ import annotations
@@ -152,9 +152,8 @@ def _check(method: Method, test: Test, env: Mapping[str, Any], where: str) -> Di
 
 
 def _broken(method: Method, test: Test, env: Mapping[str, Any], where: str, extra: str | None) -> Diagnostic:
-    values = ", ".join(f"{s} = {env[str(s)]}" for s in sorted(
-        symbolic(test.left, {}).free_symbols | (symbolic(test.right, {}).free_symbols if test.right else set()), key=str)
-        if str(s) in env)
+    symbols = symbolic(test.left, {}).free_symbols | (symbolic(test.right, {}).free_symbols if test.right else set())
+    values = ", ".join(f"{s} = {env[str(s)]}" for s in sorted(symbols, key=str) if str(s) in env)
     relation = f"{text(test.left)} {test.op} {text(test.right)}".strip()
     if extra is None and test.right is not None:
         extra = f"{show(symbolic(test.left, env))} {test.op} {show(symbolic(test.right, env))}"

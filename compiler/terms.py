@@ -276,8 +276,8 @@ class Bound:
 class Method:
     """One adapter, one variant, all names resolved.
 
-    ``site`` is 'linear', 'hidden' or 'attention'; ``options`` are the site's strings (positions). ``output`` is the name
-    that the program defines for the site: ``y`` or ``h``.
+    ``site`` is 'linear', 'hidden' or 'attention'; ``options`` are the site's strings (positions). ``output`` is the
+    name that the program defines for the site: ``y`` or ``h``.
     """
 
     name: str
