@@ -14,7 +14,7 @@ from padp.compiler.ir import Node, depends, walk
 from padp.compiler.rules import Simplifier
 
 _LINEAR = {
-    "add", "t", "diag", "outer", "slice", "take", "cat", "stack", "spread", "expand", "sumloop", "interleave",
+    "add", "t", "diag", "slice", "take", "cat", "stack", "spread", "expand", "sumloop", "interleave",
     "reshape", "view", "join", "column_of", "entry", "blkdiag", "fft", "ifft", "Re", "Im", "tile", "repeat", "blocks",
     "assemble", "vec", "detach", "drop", "tril", "triu", "stril", "striu", "trace", "diagonal",
 }
@@ -46,7 +46,7 @@ def affine(root: Node) -> tuple[bool, Node | None]:
         on[id(node)] = node.op == "input" or bool(moving)
         if not moving or node.op in _LINEAR:
             continue
-        if node.op in ("prod", "scale", "mul", "dot", "kron", "kron_vectors") and len(moving) == 1:
+        if node.op in ("prod", "scale", "mul", "outer", "dot", "kron", "kron_vectors") and len(moving) == 1:
             continue
         if node.op == "div" and moving[0] is node.args[0] and len(moving) == 1:
             continue
