@@ -1,8 +1,8 @@
 """The typed IR: an immutable expression graph with shared nodes.
 
     node   = (op, args, attrs) : type          made only by ``Graph.node``, which gives equal nodes one identity
-    type   = loops × family × item, kind        loops: axes of the enclosing loops and sums, outermost first
-                                                family: declared family axes; item: () scalar, (n,) vector, (m, n) matrix
+    type   = loops × family × item, kind       loops: axes of the enclosing loops and sums, outermost first
+                                               family: declared family axes; item: () scalar, (n,) vector, (m, n) matrix
     leaves   param(name) weight(name) bias(name) input(name) knob(name) const(value) eye(n) full(value) index(fn, ...)
              iota(loop, step, start) column(index set, k) carry(name)
     algebra  add(...) scale(s, a) mul(a, b) div(a, b) pow(a, p) point[f](a) prod(a, ..., z) t(a) inv(a) diag(v)

@@ -48,6 +48,11 @@ class Facts:
             self._known[mark] = answer()
         return self._known[mark]
 
+    def suppose(self, side: Side, carried: Node) -> None:
+        """What a loop carries is orthonormal: the hypothesis of an induction over its steps."""
+        self._known[side, id(carried)] = True
+        self._kept.append(carried)
+
     def normal(self, node: Node) -> Node:
         """The normal form, or the node itself where it has none."""
         def made() -> Node:
@@ -69,10 +74,11 @@ class Facts:
             return False
         if what != "of orthonormal rows" and not same(*node.type.item):
             return False
-        proved = {"orthogonal": self.orthogonal, "antisymmetric": self.antisymmetric, "symmetric": self.symmetric,
-                  "diagonal": self.diagonal, "the identity": self.identity,
-                  "of orthonormal rows": lambda n: self.orthonormal(n, "rows")}[what](node)
-        return True if proved else False if self.refuted(what, node) else None
+        proofs: dict[str, Callable[[Node], bool]] = {
+            "orthogonal": self.orthogonal, "antisymmetric": self.antisymmetric, "symmetric": self.symmetric,
+            "diagonal": self.diagonal, "the identity": self.identity,
+            "of orthonormal rows": lambda n: self.orthonormal(n, "rows")}
+        return True if proofs[what](node) else False if self.refuted(what, node) else None
 
     def refuted(self, what: str, node: Node) -> bool:
         """A tensor that is free to take any value has none of these properties; nor has 0 or a multiple of I all."""
@@ -157,8 +163,8 @@ class Facts:
 
     # ------------------------------------------------------------ ranks
 
-    def rank(self, node: Node) -> Any | None:
-        """A bound on the rank of a matrix (of each item of a family)."""
+    def rank(self, node: Node) -> Any:
+        """A bound on the rank of a matrix (of each item of a family); None for what is no matrix."""
         if node.type.kind == "unknown" or node.type.rank != 2:
             return None
 

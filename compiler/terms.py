@@ -19,23 +19,19 @@ from padp.dsl.source import Source, Span
 _NOWHERE = Span(0, 0)
 
 
-def _span() -> Span:
-    return field(default=_NOWHERE, compare=False, repr=False)  # type: ignore[no-any-return]
-
-
 # ---------------------------------------------------------------- terms
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
     value: int | float
-    span: Span = _span()
+    span: Span = field(default=_NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
     value: str
-    span: Span = _span()
+    span: Span = field(default=_NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +39,7 @@ class Var:
     """A bound name: tensor, hyperparameter, dimension, loop index, ``I``, ``x``, ``W``, ``bias``, ``π``."""
 
     name: str
-    span: Span = _span()
+    span: Span = field(default=_NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +49,13 @@ class Call:
     function: str
     args: tuple[Term, ...]
     kwargs: tuple[tuple[str, Term], ...] = ()
-    span: Span = _span()
+    span: Span = field(default=_NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Negate:
     operand: Term
-    span: Span = _span()
+    span: Span = field(default=_NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +65,7 @@ class Arith:
     op: Literal["+", "-", "·", "@", "⊙", "⊗", "/", "//", "*"]
     left: Term
     right: Term
-    span: Span = _span()
+    span: Span = field(default=_NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +75,13 @@ class Power:
 
     base: Term
     exponent: Term
-    span: Span = _span()
+    span: Span = field(default=_NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Transpose:
     operand: Term
-    span: Span = _span()
+    span: Span = field(default=_NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +89,7 @@ class Inverse:
     """``e⁻¹``: of a square matrix, or 1/e of a scalar."""
 
     operand: Term
-    span: Span = _span()
+    span: Span = field(default=_NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +99,7 @@ class Range:
     start: Term | None
     stop: Term | None
     step: Term | None = None
-    span: Span = _span()
+    span: Span = field(default=_NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +108,7 @@ class Item:
 
     base: Term
     items: tuple[Term | Range, ...]
-    span: Span = _span()
+    span: Span = field(default=_NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +116,7 @@ class Magnitude:
     """``|e|``, element-wise; ``|Ω|``, the size of an index set."""
 
     operand: Term
-    span: Span = _span()
+    span: Span = field(default=_NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +125,7 @@ class NormOf:
 
     operand: Term
     axis: Literal["row", "col", "F"] | None
-    span: Span = _span()
+    span: Span = field(default=_NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +135,7 @@ class SumOver:
     indices: tuple[str, ...]
     domain: Term
     body: Term
-    span: Span = _span()
+    span: Span = field(default=_NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +145,7 @@ class Test:
     op: Literal["=", "≠", "<", "≤", ">", "≥", "even", "odd"]
     left: Term
     right: Term | None
-    span: Span = _span()
+    span: Span = field(default=_NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +155,7 @@ class Choose:
     then: Term
     test: Test
     otherwise: Term
-    span: Span = _span()
+    span: Span = field(default=_NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +163,7 @@ class BlockTerm:
     """``[A, B; C, D]``."""
 
     rows: tuple[tuple[Term, ...], ...]
-    span: Span = _span()
+    span: Span = field(default=_NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +171,7 @@ class Gradient:
     """``∇w`` in ``after backward``: the gradient of a learned tensor."""
 
     name: str
-    span: Span = _span()
+    span: Span = field(default=_NOWHERE, compare=False, repr=False)
 
 
 Term: TypeAlias = (
@@ -194,7 +190,7 @@ class SpaceTerm:
     dims: tuple[Term, ...]
     family: tuple[Term, ...] = ()
     index: str | None = None
-    span: Span = _span()
+    span: Span = field(default=_NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +203,7 @@ class Parameter:
     shared: bool
     init: Term | None
     seed: Term | None
-    span: Span = _span()
+    span: Span = field(default=_NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +213,7 @@ class Function:
     name: str
     parameters: tuple[str, ...]
     body: Term
-    span: Span = _span()
+    span: Span = field(default=_NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +222,7 @@ class Let:
 
     names: tuple[str, ...]
     value: Term
-    span: Span = _span()
+    span: Span = field(default=_NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +233,7 @@ class Write:
     items: tuple[Term | Range, ...]
     op: Literal["←", "+=", "-="]
     value: Term
-    span: Span = _span()
+    span: Span = field(default=_NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +243,7 @@ class Loop:
     variables: tuple[str, ...]
     domain: Term
     body: tuple[Step, ...]
-    span: Span = _span()
+    span: Span = field(default=_NOWHERE, compare=False, repr=False)
 
 
 Step: TypeAlias = Let | Write | Loop
@@ -260,7 +256,7 @@ class Hyperparameter:
     name: str
     default: Term | None
     knob: bool
-    span: Span = _span()
+    span: Span = field(default=_NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +265,7 @@ class Bound:
 
     name: str
     space: SpaceTerm
-    span: Span = _span()
+    span: Span = field(default=_NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,4 +291,4 @@ class Method:
     updates: tuple[Step, ...]
     output: str
     source: Source
-    span: Span = _span()
+    span: Span = field(default=_NOWHERE, compare=False, repr=False)
