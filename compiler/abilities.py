@@ -24,7 +24,7 @@ import sympy as sp
 from padp.compiler import build as b
 from padp.compiler.adapter import Capability
 from padp.compiler.cases import Case, cases
-from padp.compiler.dims import lower, product, same, show, written_out
+from padp.compiler.dims import lower, product, same, show, symbol, written_out
 from padp.compiler.ir import NOWHERE, Node, depends, walk
 from padp.compiler.linear import affine, base_product, matrix_of, uses_input
 from padp.compiler.properties import Facts, Starts
@@ -211,7 +211,7 @@ class _Form:
     def _full(self) -> Any:
         """min(m, n), in the header's own letters."""
         space = next(x.space for x in self.method.bound if x.name == "W")
-        return lower(sp.Min(*(symbolic(d, {}) for d in space.dims)))
+        return lower(_plain(sp.Min(*(symbolic(d, {}) for d in space.dims))))
 
     def _smaller(self, bound: Any, full: Any) -> bool:
         """Whether a bound is below full rank for a large layer, with hyperparameters as they are by default."""
@@ -225,8 +225,8 @@ class _Form:
         space = next(x.space for x in self.method.bound if x.name == "W")
         for name, d in zip(space.dims, self.weight.type.item if self.weight is not None else (), strict=True):
             if isinstance(name, Var):
-                bound = bound.subs(written_out(sp.sympify(d)), sp.Symbol(name.name, integer=True, positive=True))
-        return bound
+                bound = bound.subs(written_out(sp.sympify(d)), symbol(name.name))
+        return lower(_plain(bound))
 
     # ------------------------------------------------------------ places
 
@@ -247,6 +247,11 @@ class _Form:
 
 def _terms(node: Node) -> tuple[Node, ...]:
     return node.args if node.op == "add" else (node,)
+
+
+def _plain(bound: Any) -> Any:
+    """A bound in symbols that are equal when their names are."""
+    return bound.subs({x: symbol(x.name) for x in bound.free_symbols})
 
 
 def _is_weight(node: Node) -> bool:
