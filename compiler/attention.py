@@ -4,8 +4,8 @@
     (A q)ᵀ (B k) = (Bᵀ A q)ᵀ k                  Q and K together: one map on q; K and its cache stay untouched
     W_O M (Σ p C v) = W_O (M C) (Σ p v)         V and O together: one map on what goes into the output projection
 
-Every expression is first brought to (map) @ (projection): outputs of a decomposition C = X Y are written through what was
-decomposed, Uᵀ = Σ⁻¹ V Cᵀ, Vᵀ = Σ⁻¹ Uᵀ C, Q = A R⁻¹, so no e×d basis is ever stored.
+Every expression is first brought to (map) @ (projection): outputs of a decomposition C = X Y are written through what
+was decomposed, Uᵀ = Σ⁻¹ V Cᵀ, Vᵀ = Σ⁻¹ Uᵀ C, Q = A R⁻¹, so no e×d basis is ever stored.
 """
 
 from __future__ import annotations

@@ -79,8 +79,9 @@ def written_out(value: Any) -> Any:
     if not special:
         return value
     names = {x: [sp.Symbol(n, integer=True, positive=True) for n in x.name[1:-1].split(" − ")] for x in special}
-    plain = {x: sp.Symbol(str(x), integer=True, positive=True) for x in value.free_symbols if x not in names}
-    return sp.expand(value.subs({x: a - c for x, (a, c) in names.items()}).subs(plain))
+    plain: list[tuple[sp.Basic | complex, sp.Basic | complex]] = [
+        (x, sp.Symbol(str(x), integer=True, positive=True)) for x in value.free_symbols if x not in names]
+    return sp.expand(value.subs([(x, a - c) for x, (a, c) in names.items()]).subs(plain))
 
 
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")

@@ -221,13 +221,14 @@ def _free(s: State, node: Node, type_: Type) -> Node:
     return node
 
 
-def number_of(s: State, t: Term) -> float:
+def number_of(s: State, t: Term) -> float | sp.Expr:
+    """An argument of a named start; it stays an expression while the sizes that it names are not known."""
     node = term(s, t)
     value = node.value if node.op == "const" else None
     if value is None:
         report(s, "E310", "an initialiser takes numbers", t.span)
         return 0.0
-    return float(value) if not isinstance(value, sp.Expr) or not value.free_symbols else value  # type: ignore[return-value]
+    return float(value) if not isinstance(value, sp.Expr) or not value.free_symbols else value
 
 
 def _says_bias(method: Method) -> bool:

@@ -56,14 +56,17 @@ def _shown(test: Test) -> str:
 
 def _false(test: Test, env: dict[str, Any]) -> bool:
     """Whether a relation holds for no positive whole numbers."""
-    own = {n: (sp.Symbol(n, integer=True, positive=True)) for n in env} if test.op == "=" else env
+    own = {n: sp.Symbol(n, integer=True, positive=True) for n in env} if test.op == "=" else env
     left = sp.sympify(symbolic(test.left, own))
-    if test.right is None:
-        return bool(left.is_odd if test.op == "even" else left.is_even)
+    if test.op == "even":
+        return left.is_odd is True
+    if test.op == "odd":
+        return left.is_even is True
+    assert test.right is not None
     gap = sp.expand(left - symbolic(test.right, own))
     match test.op:
         case "=":
-            return gap.is_zero is False and (gap.is_positive or gap.is_negative or False)
+            return gap.is_zero is False and (gap.is_positive is True or gap.is_negative is True)
         case "≠":
             return gap.is_zero is True
         case "<":

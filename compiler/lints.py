@@ -159,7 +159,8 @@ def _unused(method: Method, binding: _Binding) -> Diagnostic:
             use = _use_of(method, name, binding.span)
             if use is not None:
                 return Diagnostic("W301", f"`{names}` is never used; `{name}` is used instead", binding.span,
-                                  method.source, (Related(use, f"`{name}` is read here"),), (), f"`{names}` in the place of `{name}`")
+                                  method.source, (Related(use, f"`{name}` is read here"),), (),
+                                  f"`{names}` in the place of `{name}`")
     return Diagnostic("W301", f"`{names}` {verb} never used", binding.span, method.source,
                       suggestion="use it, or leave the line out")
 

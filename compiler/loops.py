@@ -186,7 +186,7 @@ def _loop(s: State, loop: Loop) -> None:
             bind(s, name, s.g.node("undetermined", (), (name, loop.span.start), UNKNOWN), loop.span)
         return
     start, count, set_ = found
-    if count == 0 and isinstance(count, int):
+    if isinstance(count, int) and count == 0:
         return
     carried = [n for n in sorted(_assigned(loop.body)) if n in s.env or parameter(s, n) is not None]
     if not carried:

@@ -67,8 +67,8 @@ class AdapterModule(nn.Module):
         self.knobs: dict[str, float] = {
             h.name: float(hyper.get(h.name, getattr(h.default, "value", 1.0))) for h in compiled.method.hyper if h.knob}
         if dropout and not compiled.additive:
-            raise refuse("E511", f"{adapter.name} does not only add to the base's output, so there is no path beside the "
-                         "base to drop from", suggestion="dropout=0, or drop(x, p) in the program where it is meant")
+            raise refuse("E511", f"{adapter.name} does not only add to the base's output, so there is no path beside "
+                         "the base to drop from", suggestion="dropout=0, or drop(x, p) in the program where it is meant")
         if dropout and not 0 <= dropout < 1:
             raise refuse("E507", f"dropout = {dropout}", suggestion="a probability in [0, 1)")
         self._cache: list[Tensor] | None = None
@@ -157,11 +157,11 @@ class AdapterModule(nn.Module):
                     out.append(steps[int(name)])
                 case "weight" | "bias" if isinstance(weight, Mapping):  # of an attention, by name
                     out.append(weight[str(name)].to(self.like.dtype))
-                case "weight":
-                    if weight is None:
-                        assert base is not None
-                        weight = weight_of(base)
+                case "weight" if isinstance(weight, Tensor):
                     out.append(weight)
+                case "weight":
+                    assert base is not None
+                    out.append(weight_of(base))
                 case "bias":
                     out.append(bias if bias is not None else cast(Tensor, cast(nn.Module, base).bias))
                 case "knob":
@@ -326,7 +326,7 @@ class AdapterModule(nn.Module):
         """A copy with tensors of its own; the compiled graphs hold no state and stay shared."""
         from copy import deepcopy
 
-        twin = cast(AdapterModule, AdapterModule.__new__(AdapterModule))
+        twin = AdapterModule.__new__(AdapterModule)
         memo[id(self)] = twin
         for key, value in self.__dict__.items():
             twin.__dict__[key] = value if key in ("adapter", "compiled", "names") else None if key == "_cache" \
@@ -340,7 +340,7 @@ class AdapterModule(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         has_bias = state.pop("has_bias")
-        super().__setstate__({**state, "_cache": None})
+        nn.Module.__setstate__(self, {**state, "_cache": None})
         self.compiled, _ = self.adapter.compiled(self.sizes, self.variant, self.hyper, has_bias)
 
     # ------------------------------------------------------------ looking inside

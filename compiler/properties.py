@@ -431,8 +431,8 @@ def _exponential(f: Facts, n: Node, side: Side) -> bool:
 
 _ORTHONORMAL: dict[str, Callable[[Facts, Node, Side], bool]] = {
     "eye": _always, "perm": _always, "special_orthogonal": _always, "orthonormal": _stored_orthonormal,
-    "t": _transposed, "inv": _inverse, "prod": _product, "blkdiag": _items, "blkdiag_of": _items, "kron": _items, "scale": _multiple,
-    "add": _reflection, "put": _rotation, "fold": _chain, "loop": _looped, "out": _decomposed, "slice": _part,
+    "t": _transposed, "inv": _inverse, "prod": _product, "blkdiag": _items, "blkdiag_of": _items, "kron": _items,
+    "scale": _multiple, "add": _reflection, "put": _rotation, "fold": _chain, "loop": _looped, "out": _decomposed, "slice": _part,
     "take": _of_family, "cat": _stacked, "expm": _exponential, **dict.fromkeys(_TRANSPARENT, _same_items),
 }  # fmt: skip
 

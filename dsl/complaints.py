@@ -228,7 +228,7 @@ def _called(char: str) -> str:
     return f"`{char}` ({point})" if char.isprintable() and not unicodedata.combining(char) else point
 
 
-_CYRILLIC = dict(zip("аеорсухіјѕАВЕКМНОРСТХІЈЅ", "aeopcyxijsABEKMHOPCTXIJS", strict=True))
+_CYRILLIC = dict(zip("аеорсухіјѕАВЕКМНОРСТХІЈЅ", "aeopcyxijsABEKMHOPCTXIJS", strict=True))  # noqa: RUF001  their point
 
 
 def _twin(char: str) -> str | None:

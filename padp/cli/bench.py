@@ -56,7 +56,8 @@ def run(arguments: Namespace) -> int:
         out.print()
         draw(out, rows, table)
         for row in (row for row in rows if row.error):
-            out.print(f"{row.method} by {row.maker}, {row.place}, {plural(row.tokens, 'token')}: {row.error}", style="red")
+            out.print(f"{row.method} by {row.maker}, {row.place}, {plural(row.tokens, 'token')}: {row.error}",
+                      style="red")
     if json_path is not None:
         json_path.write_text(text + "\n", encoding="utf-8")
     if plot_path is not None:

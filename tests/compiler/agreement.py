@@ -1,6 +1,6 @@
 """Two readings of one program side by side: what is compiled, and the literal dense reading.
 
-    agree(program, m, n, …) -> Agreed      outputs, gradients, the eval path and the merged weight are compared in float64
+    agree(program, m, n, …) -> Agreed      outputs, gradients, eval path and merged weight are compared in float64
 """
 
 from __future__ import annotations
