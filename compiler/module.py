@@ -25,6 +25,7 @@ from padp.compiler.reference import Reference
 from padp.compiler.shared import SharedStore
 from padp.compiler.site import HeadMap, weight_of
 from padp.compiler.state import Learned, Start
+from padp.compiler.terms import Term
 from padp.compiler.updates import prepare
 from padp.dsl.diagnostics import refuse
 
@@ -113,12 +114,10 @@ class AdapterModule(nn.Module):
                shared: SharedStore | None) -> Tensor:
         declaration = p.declaration
         shape = tuple(int(d) for d in p.stored)
-        own = seed
-        if declaration.seed is not None:
-            own = int(_value(declaration.seed, self.hyper))
+        own = seed if declaration.seed is None else declared_seed(declaration.seed, self.hyper)
         generator = torch.Generator().manual_seed(_mixed(own, name))
         if declaration.shared and shared is not None:
-            key = shared_key(self.adapter, self.variant, name, own, self.hyper)
+            key = shared_key(self.adapter, self.variant, name, own, p.start)
             self.shared[self.names[name]] = key
             return shared.take(key, shape, lambda s: initial(p.start, s, generator, dtype, device))
         return initial(p.start, shape, generator, dtype, device)
@@ -392,10 +391,11 @@ def _shaped(value: Tensor, p: Learned) -> Tensor:
     return value.expand(tuple(int(d) for d in p.stored)).clone()
 
 
-def _value(term: Any, hyper: Mapping[str, Any]) -> Any:
+def declared_seed(seed: Term, hyper: Mapping[str, Any]) -> int:
+    """A seed as declared, which may name hyperparameters."""
     from padp.compiler.sizes import symbolic
 
-    return symbolic(term, {k: v for k, v in hyper.items() if isinstance(v, (int, float))})
+    return int(symbolic(seed, {k: v for k, v in hyper.items() if isinstance(v, (int, float))}))
 
 
 def _mixed(seed: int, name: str) -> int:
@@ -403,9 +403,10 @@ def _mixed(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:7], "big")
 
 
-def shared_key(adapter: Adapter, variant: str | None, name: str, seed: int, hyper: Mapping[str, Any]) -> str:
-    """What a shared tensor is made from."""
-    return f"{adapter.name}.{variant or ''}.{name}.{seed}.{adapter.hash[:12]}"
+def shared_key(adapter: Adapter, variant: str | None, name: str, seed: int, start: Start) -> str:
+    """What a shared tensor is made from; a site whose hyperparameters start it in another way has another tensor."""
+    made = f"{adapter.hash} {start.kind} {start.numbers} {start.wrappers}"
+    return f"{adapter.name}.{variant or ''}.{name}.{seed}.{hashlib.sha256(made.encode()).hexdigest()[:12]}"
 
 
 def initial(start: Start, shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype,
@@ -421,7 +422,7 @@ def initial(start: Start, shape: tuple[int, ...], generator: torch.Generator, dt
         case "constant":
             t = torch.full(shape, float(start.numbers[0]), dtype=dtype)
         case str(kind):
-            t = kernels.initialise(kind, start.numbers, shape, generator, dtype)
+            t = kernels.initialise(kind, tuple(map(float, start.numbers)), shape, generator, dtype)
         case None:
             raise AssertionError("an expression is not a named start")
     for wrapper in reversed(start.wrappers):

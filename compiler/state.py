@@ -37,7 +37,7 @@ class Start:
     """How a parameter starts: a named initialiser with its numbers and wrappers, or an expression."""
 
     kind: str | None = None
-    numbers: tuple[float, ...] = ()
+    numbers: tuple[float | sp.Expr, ...] = ()
     wrappers: tuple[str, ...] = ()
     node: Node | None = None
 
