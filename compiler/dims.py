@@ -100,7 +100,7 @@ def show_axes(dims: Sequence[Any]) -> str:
     return "×".join(show(d, factor=len(dims) > 1) for d in dims)
 
 
-def _show(e: sp.Expr, level: int) -> str:
+def _show(e: sp.Basic, level: int) -> str:
     """``level`` 0: a sum may stand bare; 1: a factor; 2: the base of a power."""
     if isinstance(e, sp.Add):
         terms = sorted(e.args, key=lambda t: (-(sp.Poly(t, *t.free_symbols).total_degree()

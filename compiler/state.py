@@ -9,14 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import sympy as sp
+
 from padp.compiler.ir import Graph, Node
-from padp.compiler.terms import (
-    Method,
-    Parameter,
-    Range,
-    SpaceTerm,
-    Test,
-)  # fmt: skip
+from padp.compiler.terms import Method, Parameter, Range, SpaceTerm, Test
 from padp.dsl.diagnostics import Diagnostic, Related
 from padp.dsl.source import Span
 
