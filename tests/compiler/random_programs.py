@@ -9,14 +9,15 @@ Magnitudes are kept near one (tanh, small numbers), so that the two readings dif
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from hypothesis import strategies as st
 
 Item: TypeAlias = tuple[str, ...]
 Draw: TypeAlias = Callable[[Any], Any]
+Option = TypeVar("Option")
 
 DIMS = ("m", "n", "r", "k", "p", "b")
 
@@ -56,8 +57,9 @@ class Writer:
 
     # ------------------------------------------------------------ choices
 
-    def pick(self, options: list[Any]) -> Any:
-        return self.draw(st.sampled_from(options))
+    def pick(self, options: Sequence[Option]) -> Option:
+        chosen: Option = self.draw(st.sampled_from(options))
+        return chosen
 
     def chance(self, percent: int) -> bool:
         return bool(self.draw(st.integers(0, 99)) < percent)
@@ -72,7 +74,7 @@ class Writer:
         """A declared tensor, a new one or one that is there."""
         there = self.known.setdefault((item, family), [])
         if there and self.chance(50):
-            return str(self.pick(there))
+            return self.pick(there)
         name = self.name({0: "s", 1: "v", 2: "M"}[len(item)])
         space = "ℝ" + (f"^{{{'×'.join(item)}}}" if item else "")
         space = f"({space})^b" if family else space
@@ -107,9 +109,9 @@ class Writer:
             case "eye":
                 return f"eye({item[0]})"
             case "number":
-                return str(self.pick(["0.5", "2", "(1/3)", "(r/4)", "0"]))
+                return self.pick(["0.5", "2", "(1/3)", "(r/4)", "0"])
             case "bound":
-                return str(self.pick(fitting))
+                return self.pick(fitting)
             case _:
                 return self.parameter(item, family)
 
@@ -134,7 +136,7 @@ class Writer:
         return f"{name}_{{{i}}}"
 
     def dim(self) -> str:
-        return str(self.pick(["n", "m", "r", "k", "p"]))
+        return self.pick(["n", "m", "r", "k", "p"])
 
     def scalar(self, item: Item, d: int, family: bool) -> str:
         e, f = self.expression, family
@@ -238,7 +240,8 @@ class Writer:
                    "outer", "rows", "columns", "entrywise", "function", "detach", "solved", "cayley", "rotated", "norm",
                    "total", "folded", "cut", "above", "beside", "blocks", "kron", "svd", "svd", "hadamard outer",
                    "scatter", "chain sum", "lower", "negated", "qr free"]
-        options += ["diag", "circulant", "inverse", "skew", "perm", "power", "near identity", "expm"] * 2 if square else []
+        if square:
+            options += ["diag", "circulant", "inverse", "skew", "perm", "power", "near identity", "expm"] * 2
         match self.pick(options):
             case "product":
                 at = self.dim()
@@ -401,7 +404,7 @@ class Writer:
                 c = f"2 · {u}_{{i}} {u}_{{i}}ᵀ / ‖{u}_{{i}}‖²" if kind == "reflections" else \
                     f"{self.pick(['', self.parameter((), True) + '_{i} · ', '0.5 · '])}{u}_{{i}} {w}_{{i}}ᵀ"
                 step = f"(I {'-' if kind == 'reflections' else self.pick('+-')} {c})"
-                lines = ["for i in range(b):", f"    {R} ← {step} @ {R}" if side == "left" else f"    {R} ← {R} @ {step}"]
+                lines = ["for i in range(b):", f"    {R} ← " + (f"{step} @ {R}" if side == "left" else f"{R} @ {step}")]
             case "rotations":
                 t = self.name("t")
                 self.declared.append(f"{t} ∈ ℝ^{{{m}-1}}: learned, init = normal(0.4)")
@@ -413,7 +416,7 @@ class Writer:
                          f"    {R} ← G @ {R}" if side == "left" else f"    {R} ← {R} @ G"]
             case "dense":
                 step = self.expression((m, m), d)
-                lines = ["for i in range(b):", f"    {R} ← {step} @ {R}" if side == "left" else f"    {R} ← {R} @ {step}"]
+                lines = ["for i in range(b):", f"    {R} ← " + (f"{step} @ {R}" if side == "left" else f"{R} @ {step}")]
             case _:
                 lines = ["for i in range(b):", f"    {R} ← {R} + {self.expression((m, m), d)}"]
         self.loops.pop()

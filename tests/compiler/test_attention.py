@@ -12,18 +12,19 @@ import padp
 from padp.compiler.reference import Reference
 from padp.dsl.diagnostics import PadpError
 
-JOINT = """adapter Joint on attention(W_Q ∈ (ℝ^{e×d})^H, W_K ∈ (ℝ^{e×d})^G, W_V ∈ (ℝ^{e×d})^G, W_O ∈ (ℝ^{d×e})^H) where H = G·p, e ≤ d
+SITE = "attention(W_Q ∈ (ℝ^{e×d})^H, W_K ∈ (ℝ^{e×d})^G, W_V ∈ (ℝ^{e×d})^G, W_O ∈ (ℝ^{d×e})^H) where H = G·p"
+JOINT = f"""adapter Joint on {SITE}, e ≤ d""" + """
 U, S, Vᵀ ← svd([W_Q, b_Q]ᵀ @ grouped([W_K, b_K]), rank = e)
 E, Z, Fᵀ ← svd(W_O @ grouped([W_V, b_V]), rank = e)
 T ∈ (ℝ^{e×e})^H: learned, init = diag(S); M ∈ (ℝ^{e×e})^H: learned, init = diag(Z)
 y ← attn(q = Tᵀ @ Uᵀ @ [x; 1], k = Vᵀ @ [x; 1], v = Fᵀ @ [x; 1], o = E @ M)
 """
-HEAD = """adapter Head on attention(W_Q ∈ (ℝ^{e×d})^H, W_K ∈ (ℝ^{e×d})^G, W_V ∈ (ℝ^{e×d})^G, W_O ∈ (ℝ^{d×e})^H) where H = G·p, e ≤ d
+HEAD = f"""adapter Head on {SITE}, e ≤ d""" + """
 N, L ← qr([W_Q, b_Q]ᵀ)
 T ∈ (ℝ^{e×e})^H: learned, init = L
 y ← attn(q = Tᵀ @ Nᵀ @ [x; 1])
 """
-KEYS = """adapter Keys on attention(W_Q ∈ (ℝ^{e×d})^H, W_K ∈ (ℝ^{e×d})^G, W_V ∈ (ℝ^{e×d})^G, W_O ∈ (ℝ^{d×e})^H) where H = G·p
+KEYS = f"""adapter Keys on {SITE}""" + """
 T ∈ (ℝ^{e×e})^G: learned, init = I
 M ∈ (ℝ^{e×e})^G: learned, init = I
 y ← attn(k = T @ [W_K, b_K] @ [x; 1], v = M @ [W_V, b_V] @ [x; 1])

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+import padp
 import padp.models as pm
 from padp.compiler.site import LinearSite
 from padp.models.walk import inside, sites
@@ -225,6 +226,19 @@ def test_shared_tensors_exist_once(llama: Any, batch: Batch) -> None:
     pm.detach(llama)
     pm.attach(llama, VERA, ["gate_proj"])  # nothing is left of the smaller ones
     assert tuple(sites(llama)[0].module("default").tensors["B"].shape) == (48, 4)
+
+
+def test_tensors_that_start_otherwise_are_not_shared() -> None:
+    adapter = padp.compile("""adapter S(r = 2, σ = 1) on linear(W ∈ ℝ^{m×n})
+A ∈ ℝ^{r×n}: frozen, shared, init = normal(σ), seed = 3
+B ∈ ℝ^{m×r}: learned, init = 0
+y ← W @ x + B @ (A @ x)
+""")
+    model = nn.Sequential(*(nn.Linear(6, 6) for _ in range(3)))
+    pm.attach(model, adapter, σ={"1": 8})
+    first, second, third = (site.module("default").tensors["A"] for site in sites(model))
+    assert first is third
+    torch.testing.assert_close(second, 8 * first)
 
 
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated")
