@@ -20,10 +20,11 @@ from torch import Tensor, fx, nn
 from padp.compiler import kernels
 from padp.compiler.compiled import Compiled
 from padp.compiler.emit import Leaf, Stage, printed, run
+from padp.compiler.freshness import Stamp, stamp
 from padp.compiler.plans import Plan, plan_of
 from padp.compiler.reference import Reference
 from padp.compiler.shared import SharedStore
-from padp.compiler.site import HeadMap, weight_of
+from padp.compiler.site import HeadMap, bias_of, weight_of
 from padp.compiler.state import Learned, Start
 from padp.compiler.terms import Term
 from padp.compiler.updates import prepare
@@ -43,7 +44,7 @@ class Tensors(Mapping[str, Tensor]):
 
     def __getitem__(self, key: str) -> Tensor:
         names = self._owner.names
-        attribute = names.get(key, key)
+        attribute = names.get(key, key if key in names.values() else f"{key}_")
         if attribute not in {names[n] for n in self._owner.compiled.parameters}:
             raise KeyError(f"{key}; there are {', '.join(self)}")
         return cast(Tensor, getattr(self._owner, attribute))
@@ -63,16 +64,17 @@ class AdapterModule(nn.Module):
                  device: torch.device, dropout: float, seed: int, shared: SharedStore | None) -> None:
         super().__init__()
         self.adapter, self.variant, self.hyper, self.sizes = adapter, variant, dict(hyper), dict(sizes)
-        self.compiled, self.names, self.dropout = compiled, compiled.names, dropout
+        self.compiled, self.names, self.dropout = compiled, _attributes(compiled.names), dropout
         self.shared: dict[str, str] = {}
         self.knobs: dict[str, float] = {
             h.name: float(hyper.get(h.name, getattr(h.default, "value", 1.0))) for h in compiled.method.hyper if h.knob}
         if dropout and not compiled.additive:
             raise refuse("E511", f"{adapter.name} does not only add to the base's output, so there is no path beside "
-                         "the base to drop from", suggestion="dropout=0, or drop(x, p) in the program where it is meant")
+                         "the base to drop from", suggestion="dropout=0, or drop(x, p) in the program, where meant")
         if dropout and not 0 <= dropout < 1:
             raise refuse("E507", f"dropout = {dropout}", suggestion="a probability in [0, 1)")
         self._cache: list[Tensor] | None = None
+        self._stamp: Stamp | None = None
         self._fill(weight, bias, dtype, device, seed, shared)
         if self.has_updates:
             prepare(self)
@@ -101,6 +103,7 @@ class AdapterModule(nn.Module):
             kept = self._attach(waiting, leaves, like)
         for name, p in self.compiled.parameters.items():
             self._register(name, p, leaves["param", name], dtype)
+        self._write_knobs(leaves)
         for k, tensor in enumerate(kept):
             stored = tensor.to(dtype) if tensor.is_floating_point() else tensor
             if stored.is_floating_point() and device.type != "meta" and not bool(torch.isfinite(stored).all()):
@@ -140,6 +143,23 @@ class AdapterModule(nn.Module):
         else:
             self.register_buffer(attribute, value.detach().to(dtype).contiguous())
 
+    def _write_knobs(self, like: Mapping[Leaf, Tensor] | None = None) -> None:
+        """Knobs as tensors, so that a compiled graph reads them anew at every call; the numbers are in ``knobs``.
+
+        A tensor that is there is filled, not replaced: a graph that was compiled with it goes on reading it.
+        """
+        for name, value in self.knobs.items():
+            attribute = f"knob_{self.names[name]}"
+            here = self._buffers.get(attribute)
+            wanted = self.like if like is None else like["knob", name]
+            if here is not None and here.device == wanted.device and here.dtype == wanted.dtype \
+                    and not here.is_inference():
+                with torch.no_grad():
+                    here.fill_(value)
+            else:
+                made = torch.full((), value, dtype=wanted.dtype, device=wanted.device)
+                self.register_buffer(attribute, made, persistent=False)
+
     # ------------------------------------------------------------ what is read when a graph runs
 
     def arguments(self, stage: Stage, base: nn.Module | None, steps: list[Tensor] | None = None,
@@ -164,8 +184,7 @@ class AdapterModule(nn.Module):
                 case "bias":
                     out.append(bias if bias is not None else cast(Tensor, cast(nn.Module, base).bias))
                 case "knob":
-                    like = self.like
-                    out.append(torch.full((), self.knobs[name], dtype=like.dtype, device=like.device))
+                    out.append(getattr(self, f"knob_{self.names[name]}"))
                 case _:
                     out.append(self.like)
         return out
@@ -196,10 +215,22 @@ class AdapterModule(nn.Module):
         stage = self.compiled.step
         if stage is None:
             return []
-        if self._cache is None:
+        now = stamp(self._read_by(stage, base, weight), self.like.device)
+        if self._cache is None or now is None or now != self._stamp:
             made = stage.graph(self.like, base, False, *self.arguments(stage, base, weight=weight))
-            self._cache = list(made) if isinstance(made, (tuple, list)) else [made]
+            self._cache, self._stamp = list(made) if isinstance(made, (tuple, list)) else [made], now
         return self._cache
+
+    def _read_by(self, stage: Stage, base: nn.Module | None, weight: Weights) -> Iterator[Tensor | None]:
+        """All that a stage may read, as it is stored."""
+        yield from self._parameters.values()
+        yield from self._buffers.values()
+        if any(kind in ("weight", "bias") for kind, _ in stage.leaves):
+            if isinstance(weight, Mapping):
+                yield from weight.values()
+            elif base is not None:
+                yield weight_of(base)
+                yield bias_of(base)
 
     def delta(self, x: Tensor) -> Tensor:
         """y − base(x); only for programs that add to the base's output."""
@@ -307,6 +338,7 @@ class AdapterModule(nn.Module):
             raise refuse("E510", f"{self.adapter.name} has no knob called {name}",
                          suggestion=f"there are: {', '.join(self.knobs) or 'none'}")
         self.knobs[name] = float(value)
+        self._write_knobs()
         self._cache = None
 
     def train(self, mode: bool = True) -> AdapterModule:
@@ -315,11 +347,14 @@ class AdapterModule(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> AdapterModule:
         self._cache = None
-        return cast(AdapterModule, super()._apply(fn, recurse))
+        moved = cast(AdapterModule, super()._apply(fn, recurse))  # type: ignore[no-untyped-call]
+        moved._write_knobs()  # from the numbers: half precision and back would have rounded them
+        return moved
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self._cache = None
         super()._load_from_state_dict(*args, **kwargs)
+        self._write_knobs()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> AdapterModule:
         """A copy with tensors of its own; the compiled graphs hold no state and stay shared."""
@@ -396,6 +431,20 @@ def declared_seed(seed: Term, hyper: Mapping[str, Any]) -> int:
     from padp.compiler.sizes import symbolic
 
     return int(symbolic(seed, {k: v for k, v in hyper.items() if isinstance(v, (int, float))}))
+
+
+def _attributes(names: Mapping[str, str]) -> dict[str, str]:
+    """The attribute of each tensor: its ASCII name, with "_" behind it where a module has such an attribute already.
+
+    ``δ`` would be ``delta``, a method; ``kept_0`` a buffer of ours.
+    """
+    own = {*vars(nn.Module()), "adapter", "variant", "hyper", "sizes", "compiled", "names", "dropout", "shared",
+           "knobs", "precision"}  # fmt: skip
+
+    def taken(word: str) -> bool:
+        return word in own or hasattr(AdapterModule, word) or word.startswith(("kept_", "ema_", "knob_"))
+
+    return {name: f"{word}_" if taken(word) else word for name, word in names.items()}
 
 
 def _mixed(seed: int, name: str) -> int:

@@ -1,0 +1,43 @@
+"""Whether a kept value is still the value of what it was computed from.
+
+    stamp(tensors) = (optimiser steps so far, autocast, (address, version) of every tensor)
+
+Two equal stamps: nothing was written to, replaced or moved in between, and no optimiser made a step. Versions alone do
+not tell: fused optimisers and writes through ``.data`` leave them as they are, and a sharded parameter is filled anew
+behind its version. What padp itself writes through ``.data`` drops the kept values by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+Stamp: TypeAlias = "tuple[Any, ...]"
+
+
+class _Steps:
+    """How many steps all optimisers of this process have made."""
+
+    count = 0
+
+
+def _count(*_: object) -> None:
+    _Steps.count += 1
+
+
+register_optimizer_step_post_hook(_count)
+
+
+def stamp(tensors: Iterable[Tensor | None], device: torch.device) -> Stamp | None:
+    """A value to compare with a later one; None when it cannot be told (tensors of ``torch.func`` have no address)."""
+    try:
+        seen = tuple((t.data_ptr(), -1 if t.is_inference() else t._version)  # pyright: ignore[reportPrivateUsage]
+                     for t in tensors if t is not None)
+    except RuntimeError:
+        return None
+    cast_to = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
+    return _Steps.count, cast_to, seen
