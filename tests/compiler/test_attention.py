@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 import padp
 from padp.compiler.reference import Reference
+from padp.compiler.site import HeadMap
 from padp.dsl.diagnostics import PadpError
 
 SITE = "attention(W_Q ∈ (ℝ^{e×d})^H, W_K ∈ (ℝ^{e×d})^G, W_V ∈ (ℝ^{e×d})^G, W_O ∈ (ℝ^{d×e})^H) where H = G·p"
@@ -39,19 +41,19 @@ def _weights() -> dict[str, Tensor]:
     return {k: torch.randn(s, dtype=torch.double) for k, s in shapes.items()}
 
 
-def _by_maps(maps: dict[str, object], w: dict[str, Tensor], x: Tensor) -> Tensor:
+def _by_maps(maps: Mapping[str, HeadMap], w: dict[str, Tensor], x: Tensor) -> Tensor:
     """Softmax attention with each map applied where the contract says."""
     streams = {}
     for role in "qkv":
         z = torch.einsum("hed,td->hte", w[f"W_{role.upper()}"], x) + w[f"b_{role.upper()}"][:, None]
         if role in maps:
             m = maps[role]
-            z = torch.einsum("hij,htj->hti", m.matrix, z)  # type: ignore[attr-defined]
+            z = torch.einsum("hij,htj->hti", m.matrix, z)
         streams[role] = z.repeat_interleave(4 // z.shape[0], 0)
     p = torch.softmax(streams["q"] @ streams["k"].mT / math.sqrt(3), -1)
     z = p @ streams["v"]
     if "o" in maps:
-        z = torch.einsum("hij,htj->hti", maps["o"].matrix, z)  # type: ignore[attr-defined]
+        z = torch.einsum("hij,htj->hti", maps["o"].matrix, z)
     return torch.einsum("hde,hte->td", w["W_O"], z)
 
 
