@@ -99,6 +99,8 @@ def _compile(k: _Key) -> Compiled:
     errors = [d for d in typed.diagnostics if d.severity == "error"]
     if errors:
         raise PadpError(errors)
+    if typed.output.type.kind == "unknown":
+        raise refuse("E309", f"the shape of {method.output} cannot be found", method.span, source=method.source)
     names = python_names(method)
     if method.site == "attention":
         return _compile_attention(k, typed, names)

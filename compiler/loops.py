@@ -141,6 +141,9 @@ def _splice(s: State, base: Node, items: Sequence[Any], op: str, value: Node) ->
     size = axes[position]
     if isinstance(item, Node):
         if item.op != "const":
+            if s.in_loop and not s.concrete and b.fits(value.type.item, (*base.type.item[:position],
+                                                                         *base.type.item[position + 1:])):
+                return s.g.node("write", (base, value, item), (position,), base.type)  # unrolled when sizes are known
             raise Mismatch("a row index must be a number here", "E305")
         low = inside(s, item, size).value
         high = lower(low + 1)

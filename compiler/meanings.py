@@ -201,6 +201,9 @@ def _var(s: State, name: str) -> Node:
     made = parameter(s, name)
     if made is not None:
         return made
+    if s.pending.get(name):
+        raise Mismatch(f"{name} is read before it is whole: it is defined by writes to its parts, and a loop over them "
+                       "completes it", "E305", f"{name} ← [A; B] from its parts, or {name} ← zeros(…) to write into")
     if name == "I":
         s.holes += 1
         return b.eye(s.g, sp.Symbol(f"□{s.holes}", integer=True, positive=True))

@@ -341,8 +341,13 @@ def worth_trying(suffix: Sequence[Node], tokens: float) -> bool:
 
 
 def plain_number(value: Any) -> Any:
+    """A number as torch takes it: exact where it is a whole number of 64 bits."""
     if isinstance(value, sp.Expr):
-        return int(value) if value.is_integer else float(value)
+        value = int(value) if value.is_integer else float(value)
+    if isinstance(value, int) and abs(value) >= 2**63:
+        if abs(value) >= 2**1000:
+            raise b.Mismatch("this number is too large to compute with", "E105")
+        return float(value)
     return value
 
 
