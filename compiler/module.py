@@ -294,7 +294,11 @@ class AdapterModule(nn.Module):
 
     def reference(self, x: Tensor, base: nn.Module) -> Tensor:
         """The program read literally, dense, in the precision of its tensors."""
-        return self._reference(weight_of(base).detach(), cast("Tensor | None", base.bias)).forward(x)
+        return self.literal(base).forward(x)
+
+    def literal(self, base: nn.Module) -> Reference:
+        """What the program means on a base layer with the tensors of now."""
+        return self._reference(weight_of(base).detach(), cast("Tensor | None", base.bias))
 
     def meaning(self) -> Reference:
         """The program read literally with the tensors of now, without what the base holds: for ``after backward``."""
