@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -13,7 +13,7 @@ from padp.compiler.cases import Case, cases
 from padp.compiler.claims import body_of, check_claims, supposed
 from padp.compiler.feasible import infeasible
 from padp.compiler.hypotheses import comments
-from padp.compiler.lints import flow_lints, letter_lints, start_lints, value_lints
+from padp.compiler.lints import flow_lints, function_lints, letter_lints, start_lints, value_lints
 from padp.compiler.names import list_variants, resolve_leniently
 from padp.compiler.program import tree
 from padp.compiler.state import NeedCases
@@ -29,12 +29,23 @@ def check(source: Source, variant: str | None = None) -> list[Diagnostic]:
         program = tree(source)
     except PadpError as error:
         return [*(d.at(source) for d in error.diagnostics), *letter_lints(source)]
-    found: dict[Diagnostic, None] = {}
     wanted = (variant,) if variant is not None else list_variants(program) or (None,)
-    for one in wanted:
-        found |= dict.fromkeys(_variant(program, source, one))
+    by_variant = [dict.fromkeys(_variant(program, source, one)) for one in wanted]
+    own = [x.span for x in program.body if isinstance(x, syntax.Variant)]
+    found: dict[Diagnostic, None] = {}
+    for said in by_variant:
+        found |= {d: None for d in said if d.code not in UNUSED or _inside(d.span, own)
+                  or all(d in other for other in by_variant)}
     found |= dict.fromkeys(letter_lints(source))
     return sorted(found, key=lambda d: ((d.span or Span(0, 0)).start, d.code))
+
+
+UNUSED = ("W301", "W302")
+"""What is common to the variants is unused when none of them uses it."""
+
+
+def _inside(span: Span | None, blocks: Sequence[Span]) -> bool:
+    return span is not None and any(b.start <= span.start < b.end for b in blocks)
 
 
 def _variant(program: syntax.Program, source: Source, variant: str | None) -> Iterator[Diagnostic]:
@@ -48,13 +59,23 @@ def _variant(program: syntax.Program, source: Source, variant: str | None) -> It
     typed, problems = typing(program, method)
     yield from problems
     sound = not any(d.severity == "error" for d in (*names, *problems))
-    yield from check_claims(program, method, typed, sound)
+    claims = check_claims(program, method, typed, sound)
+    yield from claims
+    body = list(body_of(program, variant or method.variant))
     yield from flow_lints(method, sound)
-    said = " ".join(text for text, _ in comments(list(body_of(program, variant or method.variant))))
+    yield from function_lints(body, method) if sound else ()
+    said = " ".join(text for text, _ in comments(body))
     for case in typed:
         yield from value_lints(case.typed, sound)
-        if sound:
+        if sound and not _on_the_last_line(method, case, claims):
             yield from start_lints(case.typed, said)
+
+
+def _on_the_last_line(method: Method, case: Case, claims: Sequence[Diagnostic]) -> bool:
+    """Whether a comment behind the output is refuted: then a false ``# identity`` has been told already."""
+    spans = [span for name, _, span in case.typed.history if name == method.output]
+    lines = {method.source.position(span.end)[0] for span in spans[-1:]}
+    return any(d.code == "E403" and d.span is not None and method.source.position(d.span.start)[0] in lines for d in claims)
 
 
 def typing(program: syntax.Program, method: Method) -> tuple[list[Case], list[Diagnostic]]:

@@ -14,7 +14,7 @@ that a fresh adapter changes nothing. Expressions and spaces are read by the par
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,10 +27,10 @@ from padp.compiler.elaborate import dimension_names
 from padp.compiler.expressions import Reader, size_names
 from padp.compiler.ir import Node, Type, depends
 from padp.compiler.properties import Facts, Starts
-from padp.compiler.scope import Entry, Scope, key, split
+from padp.compiler.scope import Entry, Scope, key, split, walk
 from padp.compiler.sizes import symbolic
 from padp.compiler.state import Elaborated
-from padp.compiler.terms import Method, Number, SpaceTerm, Term
+from padp.compiler.terms import Method, Number, SpaceTerm, Term, Var
 from padp.dsl import syntax as s
 from padp.dsl.diagnostics import Diagnostic, PadpError, Related
 from padp.dsl.parse import parse
@@ -148,6 +148,7 @@ class Grammar:
             elif node.type.kind == "index":
                 self.scope.bind(Entry(name, "tensor", nowhere))
         self.output = "y" if method is None else method.output
+        self.known = _all_names(program)
         self.doubts: list[Diagnostic] = []
 
     def claims(self, found: Sequence[Remark]) -> list[Claim]:
@@ -231,11 +232,33 @@ class Grammar:
             self._doubt(piece, span, f"{', '.join(f'`{n}`' for n in unknown)} is no dimension here" if unknown else
                         "its dimensions cannot be read")
             return None
+        if not self.free and not _spellings(name) & self.known:
+            self._doubt(piece, span, f"nothing here is called `{name}`")
+            return None
         return Claim("shape", span, name, where, space=term)
 
     def _doubt(self, piece: str, span: Span, why: str) -> None:
         self.doubts.append(Diagnostic("N402", f"`{piece}` looks like a claim and is not checked: {why}", span,
                                       self.source, suggestion="params: r(m + n), rank r, R ∈ ℝ^{k×k} are claims"))
+
+
+def _spellings(name: str) -> set[str]:
+    """The keys under which a name may stand: its own, that of what a subscript is taken from, that of its transpose."""
+    parts = split(name)
+    own = {key(name), key(name.removesuffix("ᵀ"))}
+    return own if parts is None else own | {key(parts[0])}
+
+
+def _all_names(program: s.Program) -> set[str]:
+    """Keys of every name that a program mentions, in any variant, and of those that a site provides."""
+    found = {"W", "x", "y", "h", "bias"}
+    for node in walk((program.header, program.body)):
+        match node:
+            case s.Name(text=text) | s.Binding(name=text):
+                found |= _spellings(text)
+            case _:
+                pass
+    return found
 
 
 def _target(statement: s.Declare | s.Assign | None) -> str | None:
@@ -334,12 +357,15 @@ class _Counts:
 
     def check(self, claims: Sequence[Claim]) -> list[Diagnostic]:
         said: list[_Said] = []
+        found: list[Diagnostic] = []
         for claim in claims:
             assert claim.size is not None
             value = _calculated(claim.size, {})
             if value is not None:
                 said.append(_Said(claim, value, self.ground(value)))
-        found: list[Diagnostic] = []
+            else:
+                found.append(Diagnostic("N402", "this count is not checked: it is no number that the sizes give", claim.span,
+                                        self.method.source, suggestion="params: r(m + n)"))
         for one in said:
             found += self.against_declarations(one)
         for k, one in enumerate(said):
@@ -352,14 +378,32 @@ class _Counts:
         return sp.sympify(value).subs({x: self.env.get(str(x), x) for x in sp.sympify(value).free_symbols},
                                       simultaneous=True)
 
+    def free(self, names: Iterable[str]) -> set[Any]:
+        """The independent sizes that grow when these do: of n = b·k it is b, k being a choice."""
+        chosen = {h.name for h in self.method.hyper}
+        found: set[Any] = set()
+        for name in names:
+            own = _plain(written_out(sp.sympify(self.env.get(name, sp.Symbol(name))))).free_symbols
+            found |= {x for x in own if str(x) not in chosen} or own
+        return found
+
+    def bounded(self, value: Any, order: _Said) -> bool | None:
+        """Whether a count is of the claimed order in the sizes that the claim names."""
+        return _bounded(value, order.ground, self.free(str(x) for x in order.value.free_symbols))
+
+    def beyond(self, value: Any, order: _Said) -> bool:
+        """Whether a count grows with a size of the site that the claim does not name."""
+        site = {d.name for x in self.method.bound for d in (*x.space.dims, *x.space.family) if isinstance(d, Var)}
+        others = self.free(sorted(site)) - self.free(str(x) for x in order.value.free_symbols)
+        return any(_bounded(value, order.ground, {x}) is False for x in others)
+
     def against_declarations(self, one: _Said) -> list[Diagnostic]:
         if self.derived is None:
             return []
         total = self.ground(self.derived.total)
         notes = [f"{name}: {show(in_header_terms(self.method, c))}" for name, c in self.derived.by_name.items()]
         if one.claim.kind == "growth":
-            grows = _bounded(total, one.ground)
-            if grows is False:
+            if self.bounded(total, one) is False or self.beyond(total, one):
                 return [self.diagnostic("E401", f"{show(self.derived.total)} learned scalars are not "
                                         f"O({show(one.value)})", one, notes)]
             return []
@@ -379,7 +423,7 @@ class _Counts:
             note = f"their difference is {show(sp.factor(_plain(one.ground - other.ground)))}"
         elif kinds == {"count", "growth"}:
             exact, order = (one, other) if one.claim.kind == "count" else (other, one)
-            if _bounded(exact.ground, order.ground) is not False:
+            if self.bounded(exact.ground, order) is not False:
                 return []
             note = f"{show(exact.value)} grows faster than {show(order.value)}"
         else:
@@ -419,16 +463,16 @@ def _equal(a: Any, c: Any) -> bool:
     return same(_plain(a), _plain(c))
 
 
-def _bounded(value: Any, order: Any) -> bool | None:
-    """Whether ``value`` grows at most as ``order`` when all sizes in ``order`` grow together; None: not comparable."""
-    value, order = _plain(value), _plain(order)
-    if not order.free_symbols & value.free_symbols:
+def _bounded(value: Any, order: Any, growing: set[Any]) -> bool | None:
+    """Whether ``value`` grows at most as ``order`` when some sizes grow together and the others stay; None: not known."""
+    value, order = _plain(written_out(value)), _plain(written_out(order))
+    growing = growing & (value.free_symbols | order.free_symbols)
+    if not growing & value.free_symbols:
         return None
-    others = dict.fromkeys((value.free_symbols | order.free_symbols) - order.free_symbols, 2)
+    others = dict.fromkeys((value.free_symbols | order.free_symbols) - growing, 2)
 
     def ratio(t: int) -> float:
-        sizes = dict.fromkeys(order.free_symbols, t)
-        return float((value / order).subs(others).subs(sizes))
+        return float((value / order).subs(others).subs(dict.fromkeys(growing, t)))
 
     try:
         return ratio(10**12) <= 1.5 * abs(ratio(10**6))
@@ -490,7 +534,7 @@ class _Values:
 
     def _shape(self, claim: Claim, node: Node) -> list[Diagnostic]:
         assert claim.space is not None
-        type_, derived = self.claimed(claim.space), node.type
+        type_, derived = self.claimed(claim.space), self._named(claim, node)
         if type_ is None:
             return []
         axes = [*zip(type_.item, derived.item, strict=False)]
@@ -513,6 +557,15 @@ class _Values:
         if claim.space.kind in ("O", "SO", "St") and self.sound:
             return self._property(claim, node)
         return []
+
+    def _named(self, claim: Claim, node: Node) -> Type:
+        """The type of what a claim names: of v_i, where v is what has been found, that of an item or a row of it."""
+        own = key(claim.name or "")
+        if split(claim.name or "") is None or own in {key(n) for n in (*self.typed.parameters, *self.typed.names)} \
+                or any(key(n) == own for n, _, _ in self.typed.history):
+            return node.type
+        found = node.type
+        return Type(found.item, found.family[1:], kind=found.kind) if found.family else Type(found.item[1:], kind=found.kind)
 
     def _settle(self, axes: Sequence[tuple[Any, Any]]) -> None:
         """A size that only comments name is what the first of them claims it to be."""
@@ -542,7 +595,8 @@ class _Values:
         assert claim.size is not None
         bound = _calculated(claim.size, self.env)
         if bound is None or node.type.rank != 2:
-            return []
+            return self.report("N402", f"this is not checked: {claim.name} is {_shown(node.type)}, and a rank is that of a "
+                               "matrix" if bound is not None else "this rank is not checked: it is no number", claim)
         known = self.facts.rank(node)
         if known is not None and _at_most(known, bound):
             return []
@@ -566,6 +620,8 @@ class _Values:
         what = {"orthogonal": "orthogonal", "antisymmetric": "antisymmetric", "identity": "the identity"}[kind]
         if kind == "orthogonal" and claim.space is not None and claim.space.kind == "St":
             what = "of orthonormal rows"
+        if kind == "orthogonal" and claim.space is not None and claim.space.kind == "SO":
+            what = "a rotation"
         holds = self.facts.holds(what, node)
         if holds is None and self.starts.fails(what, node, self.facts):
             holds = False

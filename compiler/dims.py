@@ -100,6 +100,13 @@ def show_axes(dims: Sequence[Any]) -> str:
     return "×".join(show(d, factor=len(dims) > 1) for d in dims)
 
 
+def _close(left: str, right: str) -> bool:
+    """Whether two factors are read as two without a dot: 2n, r(m + n), (m + n)(m − n); not n·r."""
+    if right[0] == "(":
+        return not left or left[-1] in ")²³" or left[-1].isdecimal() or len(left) == 1 or left[-2] in "·0123456789"
+    return not left or left[-1].isdecimal()
+
+
 def _show(e: sp.Basic, level: int) -> str:
     """``level`` 0: a sum may stand bare; 1: a factor; 2: the base of a power."""
     if isinstance(e, sp.Add):
@@ -124,9 +131,7 @@ def _show(e: sp.Basic, level: int) -> str:
         head = "" if top == 1 and pieces else str(top)
         text = head
         for piece in pieces:
-            glue = "·" if text and text[-1].isalnum() and piece[0].isalpha() and len(text) > 1 and text[-1].isalpha() \
-                else ""
-            text += glue + piece
+            text += ("" if _close(text, piece) else "·") + piece
         under = ([str(bottom)] if bottom != 1 else []) + [_show(f, 1) for f in below]
         if not under:
             return text

@@ -104,6 +104,9 @@ class Reader:
         found = self.hypotheses.get(key(text))
         if found is None:
             return None
+        parts = split(text)
+        if parts is not None and scope.find(parts[0]) is not None and self.index_of(parts[1], span, scope) is not None:
+            return None  # v_i with v declared: the comment speaks of an item of v
         name = found.name
         if name not in self.assumed:
             space = self.space(found.space, scope)

@@ -1,6 +1,7 @@
 """What is allowed and yet probably not meant: W301 to W309, and the identity at the start.
 
     flow_lints(method)       on the statements: values and parameters that nothing reads, names that hide others
+    function_lints(body)     functions that nothing calls
     value_lints(typed)       on the typed program: gradients, redundant parameters, cancelling terms, axes
     start_lints(typed)       whether a fresh adapter changes nothing
     letter_lints(source)     on the text
@@ -17,14 +18,17 @@ from itertools import pairwise
 from typing import Any
 
 from padp.compiler.algebra import norm_axis
+from padp.compiler.build import is_zero
 from padp.compiler.calls import builtin_names
 from padp.compiler.dims import same, show
 from padp.compiler.formulas import formula
 from padp.compiler.ir import Node, walk
+from padp.compiler.names import OPTIONS
 from padp.compiler.properties import Starts
 from padp.compiler.scope import walk as walk_terms
 from padp.compiler.state import Elaborated
 from padp.compiler.terms import Call, Let, Loop, Method, Step, Var, Write
+from padp.dsl import syntax
 from padp.dsl.diagnostics import Diagnostic, Related
 from padp.dsl.source import Source, Span
 from padp.dsl.spellings import CONFUSABLES
@@ -60,7 +64,8 @@ class _Binding:
 
 def flow_lints(method: Method, sound: bool = True) -> list[Diagnostic]:
     """W301, W302 and W306 of one variant. ``sound``: only then is every read of a name known."""
-    return [*_unused_values(method), *(_unused_parameters(method) if sound else []), *_shadowed(method)]
+    return [*_unused_values(method), *([*_unused_parameters(method), *_unused_numbers(method)] if sound else []),
+            *_shadowed(method)]
 
 
 def _reads(method: Method, tree: object) -> set[str]:
@@ -97,6 +102,28 @@ def _unused_values(method: Method) -> list[Diagnostic]:
         if not binding.used:
             found.append(_unused(method, binding))
     return found
+
+
+def function_lints(body: Sequence[syntax.Statement], method: Method) -> list[Diagnostic]:
+    """W301: a function that nothing calls. A file that has no output is there to be called from."""
+    if method.output not in _reads(method, method.body) | _bound(method.body):
+        return []
+    used = {f.name for f in method.functions}
+    found: list[Diagnostic] = []
+    for statement in body:
+        match statement:
+            case syntax.Assign(targets=(syntax.Chain(head=syntax.Name(text=name), trailers=(syntax.Args(),)),)) if (
+                name not in used
+            ):
+                found.append(Diagnostic("W301", f"the function `{name}` is never used", statement.span, method.source,
+                                        suggestion="use it, or leave the line out"))
+            case _:
+                pass
+    return found
+
+
+def _bound(steps: Sequence[Step]) -> set[str]:
+    return {name for x in walk_terms(tuple(steps)) for name in getattr(x, "names", ())}
 
 
 class _Flow:
@@ -200,6 +227,15 @@ def _unused_parameters(method: Method) -> list[Diagnostic]:
     return found
 
 
+def _unused_numbers(method: Method) -> list[Diagnostic]:
+    """W302: a hyperparameter that occurs nowhere; those that the site reads by their names are its own."""
+    read = _reads(method, (method.body, method.minimise, method.updates, method.options, method.relations,
+                           method.parameters, tuple(h.default for h in method.hyper)))
+    return [Diagnostic("W302", f"`{h.name}` is a hyperparameter and never used", h.span, method.source,
+                       suggestion=f"use it, or leave it out{_near(h.name, read)}")
+            for h in method.hyper if h.name not in read | set(OPTIONS[method.site])]
+
+
 def _near(name: str, read: set[str]) -> str:
     from padp.compiler.scope import nearest
 
@@ -274,6 +310,8 @@ def _without_gradient(typed: Elaborated) -> list[Diagnostic]:
         node = stack.pop()
         if id(node) in seen or node.op in _WITHOUT_DERIVATIVE or (node.op == "point" and node.attrs[:1] == ("sign",)):
             continue
+        if node.op == "scale" and is_zero(node.args[0]):
+            continue
         seen.add(id(node))
         if node.op == "param":
             moved.add(str(node.attrs[0]))
@@ -283,8 +321,8 @@ def _without_gradient(typed: Elaborated) -> list[Diagnostic]:
     found: list[Diagnostic] = []
     for name, p in typed.parameters.items():
         if p.declaration.role == "learned" and name not in moved and name in read:
-            why = "it reaches the output only through detach or what has no derivative" if name in present else \
-                "it does not reach the output"
+            why = "it reaches the output only through detach, a factor 0 or what has no derivative" if name in present \
+                else "it does not reach the output"
             found.append(Diagnostic("W303", f"`{name}` gets no gradient: {why}", p.declaration.span,
                                     typed.method.source, suggestion="frozen, if that is meant"))
     return found
@@ -322,7 +360,8 @@ def _moves(node: Node) -> bool:
 
 
 def _redundant(typed: Elaborated) -> list[Diagnostic]:
-    """W304: two learned diagonals, or numbers, that stand together in one product and nowhere else."""
+    """W304: two learned diagonals or numbers that stand together in one product and nowhere else, or two learned tensors
+    of one shape that do in one sum."""
     roots = [typed.output] + ([typed.penalty] if typed.penalty is not None else [])
     parents: dict[int, set[int]] = {}
     nodes = list(walk(*roots))
@@ -333,29 +372,39 @@ def _redundant(typed: Elaborated) -> list[Diagnostic]:
     found: list[Diagnostic] = []
     told: set[tuple[str, str]] = set()
     for node in nodes:
-        if node.op not in ("prod", "scale", "mul"):
-            continue
-        factors = _factors(node)
-        numbers = [f for kind, f in factors if kind == "number"]
-        pairs = list(pairwise(numbers))
-        rest = [(kind, f) for kind, f in factors if kind != "number"]
-        pairs += [(a, c) for (k, a), (j, c) in pairwise(rest) if k == j == "diagonal"]
-        for a, c in pairs:
+        for a, c, what, remedy in _together(node):
             one, other = learned.get(id(a)), learned.get(id(c))
             if one is None or other is None or one[0] == other[0] or (one[0], other[0]) in told:
-                continue
-            if a.type.rank and not same(a.type.item[0], c.type.item[0]):
                 continue
             if a.type.family != c.type.family or any(_used_twice(x, parents) for x in (a, c)):
                 continue
             told |= {(one[0], other[0]), (other[0], one[0])}
-            what = "numbers" if not a.type.rank else f"vectors of {show(a.type.item[0])} entries, on the same index"
             found.append(Diagnostic(
-                "W304", f"`{one[0]}` and `{other[0]}` are redundant: they act as one, their product ({what})",
-                node.span, typed.method.source, (Related(one[1].declaration.span, f"`{one[0]}`"),
-                                      Related(other[1].declaration.span, f"`{other[0]}`")), (),
-                "leave one out, or let it scale another axis"))
+                "W304", f"`{one[0]}` and `{other[0]}` are redundant: they act as one, {what}", node.span,
+                typed.method.source, (Related(one[1].declaration.span, f"`{one[0]}`"),
+                                      Related(other[1].declaration.span, f"`{other[0]}`")), (), remedy))
     return found
+
+
+def _together(node: Node) -> Iterator[tuple[Node, Node, str, str]]:
+    """Pairs that a sum or a product holds as one: what they act as, and a remedy."""
+    if node.op == "add":
+        terms = [t for _, t in _sum_terms(node)]
+        for k, c in enumerate(terms):
+            yield from ((a, c, "their sum", "leave one out, or let it stand elsewhere") for a in terms[:k])
+    elif node.op in ("prod", "scale", "mul"):
+        factors = _factors(node)
+        numbers = [f for kind, f in factors if kind == "number"]
+        rest = [(kind, f) for kind, f in factors if kind != "number"]
+        for a, c in pairwise(numbers):
+            yield a, c, "their product (numbers)", "leave one out"
+        for (kind, a), (other, c) in pairwise(rest):
+            if kind == other == "diagonal" and same(a.type.item[0], c.type.item[0]):
+                yield (a, c, f"their product (vectors of {show(a.type.item[0])} entries, on the same index)",
+                       "leave one out, or let it scale another axis")
+        for a in numbers:
+            yield from ((a, c, "their product (a number and a vector that it scales)", "leave the number out")
+                        for kind, c in rest if kind == "diagonal")
 
 
 def _used_twice(leaf: Node, parents: Mapping[int, set[int]]) -> bool:

@@ -503,8 +503,20 @@ class _Resolver:
         if frozen and seed is None and any(isinstance(x, t.Call) and x.function in RANDOM and self.is_initialiser(x, d)
                                            for x in walk(init)):  # fmt: skip
             self.report("E204", "frozen random numbers need a seed", d.span, suggestion="seed = 0")
+        if "shared" in roles:
+            self.refuse_shared(roles["shared"].span, frozen, init, scope)
         for name in d.names:
             self.declare_name(name, space, frozen, "shared" in roles, init, seed, scope)
+
+    def refuse_shared(self, span: Span, frozen: bool, init: t.Term | None, scope: Scope) -> None:
+        """E106 for what cannot be one tensor for all sites: a learned one, and one that starts from a site's values."""
+        if not frozen:
+            self.report("E106", "a shared tensor is frozen: what is learned belongs to one site", span,
+                        suggestion="`frozen, shared` for one tensor of the model, `learned` for one at each site")
+        elif any(isinstance(x, t.Var) and (found := scope.find(x.name)) is not None and found.kind == "tensor"
+                 for x in walk(init)):
+            self.report("E106", "a shared tensor is the same at every site, so it cannot start from a tensor of one", span,
+                        suggestion="leave out `shared`, or start it from random numbers")
 
     def is_initialiser(self, call: t.Call, d: s.Declare) -> bool:
         return call.function not in self.definitions and signature(call.function) is None

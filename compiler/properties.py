@@ -27,7 +27,7 @@ from padp.compiler.state import Elaborated
 
 Side = Literal["rows", "columns"]
 _ODD = frozenset({"sin", "tan", "tanh", "arctan", "sign"})
-_TRANSPARENT = frozenset({"detach", "expand", "spread", "repeat", "grouped", "lying"})  # the same items, elsewhere
+TRANSPARENT = frozenset({"detach", "expand", "spread", "repeat", "grouped", "lying"})  # the same items, elsewhere
 _RANDOM = frozenset({"kaiming", "kaiming_normal", "xavier", "normal", "uniform", "trunc_normal", "orthogonal"})
 
 
@@ -67,13 +67,15 @@ class Facts:
     # ------------------------------------------------------------ questions
 
     def holds(self, what: str, node: Node) -> bool | None:
-        """Whether a value is orthogonal, antisymmetric, symmetric, diagonal, the identity, of orthonormal rows."""
+        """Whether a value is orthogonal, a rotation, antisymmetric, symmetric, diagonal, the identity, of orthonormal rows."""
         if node.type.kind == "unknown":
             return None
         if node.type.rank != 2:
             return False
         if what != "of orthonormal rows" and not same(*node.type.item):
             return False
+        if what == "a rotation":
+            return self.rotation(node)
         proofs: dict[str, Callable[[Node], bool]] = {
             "orthogonal": self.orthogonal, "antisymmetric": self.antisymmetric, "symmetric": self.symmetric,
             "diagonal": self.diagonal, "the identity": self.identity,
@@ -99,6 +101,16 @@ class Facts:
                 return what in ("orthogonal", "the identity", "symmetric", "diagonal") and _free(node.args[0])
             case _:
                 return False
+
+    def rotation(self, node: Node) -> bool | None:
+        """Orthogonal, of determinant 1."""
+        from padp.compiler.determinants import sign
+
+        orthogonal = self.holds("orthogonal", node)
+        if not orthogonal:
+            return orthogonal
+        found = sign(self, node)
+        return None if found is None else found == 1
 
     def orthogonal(self, node: Node) -> bool:
         """Qᵀ Q = Q Qᵀ = I."""
@@ -240,7 +252,7 @@ def _product(f: Facts, n: Node, side: Side) -> bool:
     """(A B)(A B)ᵀ = A (B Bᵀ) Aᵀ = I;  Cayley: (I + K)(I − K)⁻¹ for antisymmetric K."""
     factors, at = list(n.args), 0
     while at < len(factors):
-        if at + 1 < len(factors) and _cayley(f, factors[at], factors[at + 1]):
+        if at + 1 < len(factors) and cayley_pair(f, factors[at], factors[at + 1]):
             at += 2
         elif factors[at].type.rank == 2 and f.orthonormal(factors[at], side):
             at += 1
@@ -249,7 +261,7 @@ def _product(f: Facts, n: Node, side: Side) -> bool:
     return True
 
 
-def _cayley(f: Facts, x: Node, y: Node) -> bool:
+def cayley_pair(f: Facts, x: Node, y: Node) -> bool:
     """Aᵀ A⁻¹ and A⁻¹ Aᵀ are orthogonal when A commutes with Aᵀ, as c I + K does for antisymmetric K."""
     inverse, other = (x, y) if x.op == "inv" else (y, x)
     if inverse.op != "inv":
@@ -356,6 +368,11 @@ def _number_parts(f: Facts, n: Node) -> tuple[Any, tuple[tuple[int, int], ...]]:
 
 def _rotation(f: Facts, n: Node, side: Side) -> bool:
     """I with cos θ, −sin θ; sin θ, cos θ in the rows and columns i, j is orthogonal (Givens)."""
+    return plane_turn(f, n)
+
+
+def plane_turn(f: Facts, n: Node) -> bool:
+    """Whether a value is I with the rows and columns i, j turned by an angle."""
     plane = plane_rotation(n)
     if plane is None or plane.a is None or plane.b is None or plane.c is None or plane.d is None:
         return False
@@ -433,7 +450,7 @@ _ORTHONORMAL: dict[str, Callable[[Facts, Node, Side], bool]] = {
     "eye": _always, "perm": _always, "special_orthogonal": _always, "orthonormal": _stored_orthonormal,
     "t": _transposed, "inv": _inverse, "prod": _product, "blkdiag": _items, "blkdiag_of": _items, "kron": _items,
     "scale": _multiple, "add": _reflection, "put": _rotation, "fold": _chain, "loop": _looped, "out": _decomposed, "slice": _part,
-    "take": _of_family, "cat": _stacked, "expm": _exponential, **dict.fromkeys(_TRANSPARENT, _same_items),
+    "take": _of_family, "cat": _stacked, "expm": _exponential, **dict.fromkeys(TRANSPARENT, _same_items),
 }  # fmt: skip
 
 
@@ -468,7 +485,7 @@ def _item_antisymmetric(f: Facts, n: Node) -> bool:
 _ANTISYMMETRIC: dict[str, Callable[[Facts, Node], bool]] = {
     "skew": _skew, "add": _all_antisymmetric, "blkdiag": _all_antisymmetric, "blkdiag_of": _all_antisymmetric,
     "inv": _all_antisymmetric, "t": _all_antisymmetric, "scale": _scaled_antisymmetric,
-    "point": _entrywise_antisymmetric, "take": _item_antisymmetric, "slice": _item_antisymmetric, **dict.fromkeys(_TRANSPARENT, _all_antisymmetric),
+    "point": _entrywise_antisymmetric, "take": _item_antisymmetric, "slice": _item_antisymmetric, **dict.fromkeys(TRANSPARENT, _all_antisymmetric),
 }  # fmt: skip
 
 
@@ -496,7 +513,7 @@ _SYMMETRIC: dict[str, Callable[[Facts, Node], bool]] = {
     "eye": _plainly_symmetric, "diag": _plainly_symmetric, "add": _all_symmetric, "blkdiag": _all_symmetric,
     "inv": _all_symmetric, "t": _all_symmetric, "point": _all_symmetric, "pow": _all_symmetric, "kron": _all_symmetric,
     "expm": _all_symmetric, "scale": _scaled_symmetric, "outer": _outer_symmetric,
-    **dict.fromkeys(_TRANSPARENT, _all_symmetric),
+    **dict.fromkeys(TRANSPARENT, _all_symmetric),
 }  # fmt: skip
 
 
@@ -518,7 +535,7 @@ def _scaled_diagonal(f: Facts, n: Node) -> bool:
 _DIAGONAL: dict[str, Callable[[Facts, Node], bool]] = {
     "eye": _plainly_diagonal, "diag": _plainly_diagonal, "add": _all_diagonal, "prod": _all_diagonal,
     "inv": _all_diagonal, "t": _all_diagonal, "kron": _all_diagonal, "blkdiag": _all_diagonal,
-    "scale": _scaled_diagonal, **dict.fromkeys(_TRANSPARENT, _all_diagonal),
+    "scale": _scaled_diagonal, **dict.fromkeys(TRANSPARENT, _all_diagonal),
 }  # fmt: skip
 
 
@@ -575,7 +592,7 @@ _RANK: dict[str, Callable[[Facts, Node], Any]] = {
     "t": _rank_kept, "slice": _rank_kept, "take": lambda f, n: _rank_kept(f, n) if n.args[0].type.rank == 2 else
     sp.Min(*n.type.item), "inv": _rank_kept, "outer": _rank_one, "full": _rank_zero, "blkdiag": _rank_of_blocks,
     "kron": _rank_of_kron, "mul": _rank_of_kron, "sumloop": _rank_of_series, "scatter": _rank_of_scatter,
-    **dict.fromkeys(_TRANSPARENT, _rank_kept),
+    **dict.fromkeys(TRANSPARENT, _rank_kept),
 }  # fmt: skip
 
 
@@ -594,10 +611,20 @@ class AtStart(Simplifier):
     """The normal form with what only matters for fresh values: √a ⊙ √a = a, equal neighbours, all of an svd or a qr."""
 
     def mul(self, a: Node, c: Node) -> Node:
-        """√a ⊙ √a = a, where the root exists."""
+        """√a ⊙ √a = a, where the root exists;  c ⊙ a = c a where all entries of c are one number."""
         if a is c and a.op == "point" and a.attrs[0] == "sqrt":
             return a.args[0]
+        for x, y in ((a, c), (c, a)):
+            if x.op in ("const", "full") and b.fits(x.type.item, y.type.item) and not x.type.batch:
+                return self.scale(self.g.const(x.attrs[0]), y)
         return super().mul(a, c)
+
+    def _spread(self, c: Any, node: Node, into: list[tuple[Any, Node]]) -> None:
+        """Tensors of one number are multiples of that of ones."""
+        if node.op == "full" and not b.is_zero(node):
+            into.append((c * node.attrs[0], b.full(self.g, 1, node.type)))
+        else:
+            super()._spread(c, node, into)
 
     def _pair(self, x: Node, y: Node) -> Node | None:
         """Q R = M for the parts of a qr;  Rᵀ Qᵀ = Mᵀ."""

@@ -57,7 +57,7 @@ def symbolic(t: Term, env: Mapping[str, Any]) -> Any:
             return symbolic(base, env) ** symbolic(exponent, env)
         case Call(function, args):
             functions: dict[str, Any] = {"min": sp.Min, "max": sp.Max, "ceil": sp.ceiling, "floor": sp.floor,
-                                         "log2": lambda x: sp.log(x, 2), "log": sp.log}
+                                         "log2": lambda x: sp.log(x, 2), "log": sp.log, "sqrt": sp.sqrt}
             if function in functions:
                 return functions[function](*(symbolic(a, env) for a in args))
         case _:
