@@ -120,7 +120,8 @@ def dot_item(p: Planner, dot: Low) -> Low:
 
 def _apply_inv(p: Planner, m: Node, v: Low) -> Low | None:
     a = m.args[0]
-    if p.of_tokens(a) or (a.type.batch and (v.type.batch != a.type.batch or not v.lead)) or v.type.loops != a.type.loops:
+    if p.of_tokens(a) or (a.type.batch and (v.type.batch != a.type.batch or not v.lead)) \
+            or v.type.loops != a.type.loops:
         return None
     matrix = p.value(a)
     n = a.type.item[0]

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from padp.compiler.dims import lower, product, same, show
-from padp.compiler.ir import UNKNOWN, Axis, Graph, Node, Type
+from padp.compiler.ir import UNKNOWN, Axis, Graph, Kind, Node, Type
 
 
 class Mismatch(Exception):
@@ -50,14 +50,14 @@ def united(*types: Type) -> tuple[tuple[Any, ...], tuple[Axis, ...]]:
     return family, tuple(loops[uid] for uid in sorted(loops))
 
 
-def typed(item: Sequence[Any], *args: Node, row: bool = False, kind: str | None = None) -> Type:
+def typed(item: Sequence[Any], *args: Node, row: bool = False, kind: Kind | None = None) -> Type:
     """The type of a result with this item, batched over whatever its arguments are batched over."""
     family, loops = united(*(a.type for a in args))
     if kind is None:
         kind = "complex" if any(a.type.kind == "complex" for a in args) else "real"
         if all(a.type.kind == "index" for a in args) and args:
             kind = "index"
-    return Type(tuple(item), family, loops, row, kind)  # type: ignore[arg-type]
+    return Type(tuple(item), family, loops, row, kind)
 
 
 def _dims(dims: Sequence[Any]) -> str:

@@ -298,22 +298,24 @@ def _define(s: State, name: str, writes: Sequence[PendingWrite], axis: Axis) -> 
 
 def _placed(s: State, name: str, writes: Sequence[PendingWrite], axis: Axis) -> Node:
     """Writes at the places of an index set that together are a permutation: the values, put in order."""
+    indices: list[Node] = []
     columns, values = [], []
     for w in writes:
         item = w.items[0]
         if not isinstance(item, Node) or item.op != "column" or item.attrs[0] != axis or w.value.type.rank > 1 \
                 or any(isinstance(i, Node) for i in w.items[1:]):
             raise Mismatch(f"the writes to {name} do not all run over the index set", "E305")
+        indices.append(item)
         columns.append(b.take(s.g, item.args[0], s.g.const(item.attrs[1]), 1) if item.args[0].type.rank == 2
                        else item.args[0])
         values.append(b.stack(s.g, w.value, axis, "item"))
-    places = writes[0].items[0].args[0]  # type: ignore[union-attr]
+    places = indices[0].args[0]
     if s.concrete:
         from padp.compiler.kernels import index_rows
 
         if places.args:
             raise Mismatch(f"the places of {name} must be known from the sizes", "E305")
-        chosen = [w.items[0].attrs[1] for w in writes]  # type: ignore[union-attr]
+        chosen = [item.attrs[1] for item in indices]
         covered = sorted(row[k] for k in chosen for row in index_rows(places.op, places.attrs))
         if covered != list(range(len(covered))):
             raise Mismatch(f"the writes to {name} are not disjoint or do not cover it", "E305")

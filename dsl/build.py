@@ -116,9 +116,18 @@ _OPERATORS: dict[str, BinaryOp] = {
 _COMPARISONS: dict[str, CompareOp] = {
     "=": "=", "≠": "≠", "!=": "≠", "<": "<", "≤": "≤", "<=": "≤", ">": ">", "≥": "≥", ">=": "≥",
 }  # fmt: skip
-_SPACES = {"ℝ": "ℝ", "R": "ℝ", "ℂ": "ℂ", "C": "ℂ", "ℕ": "ℕ", "N": "ℕ", "O": "O", "SO": "SO", "St": "St"}
+_ASSIGNS: dict[str, Literal["←", "+=", "-="]] = {"←": "←", "<-": "←", "+=": "+=", "-=": "-="}
+_SPACES: dict[str, Literal["ℝ", "ℂ", "ℕ", "O", "SO", "St"]] = {
+    "ℝ": "ℝ", "R": "ℝ", "ℂ": "ℂ", "C": "ℂ", "ℕ": "ℕ", "N": "ℕ", "O": "O", "SO": "SO", "St": "St"}
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
 _PYTHON_VALUES = {"None": "leave it out", "True": "write 1", "False": "write 0"}
+
+class _Placed(Protocol):
+    """A tree or a list of trees: it has a span."""
+
+    @property
+    def span(self) -> Span: ...
+
 
 Children: TypeAlias = Sequence[object]
 _T = TypeVar("_T")
@@ -188,8 +197,7 @@ class Build:
         targets = cast("tuple[Expr, ...]", cast(_Several, c[0]).items)
         for target in targets:
             _check_target(target)
-        op = {"←": "←", "<-": "←", "+=": "+=", "-=": "-="}[str(c[1])]
-        return Assign(targets, op, cast(Expr, c[2]), None, _span(c))  # type: ignore[arg-type]
+        return Assign(targets, _ASSIGNS[str(c[1])], cast(Expr, c[2]), None, _span(c))
 
     def targets(self, c: Children) -> _Several:
         return _several(c)
@@ -366,10 +374,10 @@ class Build:
 
     def plain_space(self, c: Children) -> Space:
         dims = cast(_Several, c[1]).items if len(c) > 1 else ()
-        return Space(_SPACES[str(c[0])], cast("tuple[Expr, ...]", dims), (), _span(c))  # type: ignore[arg-type]
+        return Space(_SPACES[str(c[0])], cast("tuple[Expr, ...]", dims), (), _span(c))
 
     def manifold(self, c: Children) -> Space:
-        return Space(_SPACES[str(c[0])], cast("tuple[Expr, ...]", _several(c).items), (), _span(c))  # type: ignore[arg-type]
+        return Space(_SPACES[str(c[0])], cast("tuple[Expr, ...]", _several(c).items), (), _span(c))
 
     def wrapped(self, c: Children) -> Space:
         inner = cast(Space, c[1])
@@ -388,8 +396,8 @@ class Build:
 
 def _span(children: Children) -> Span:
     first, last = children[0], children[-1]
-    start = first.start_pos if isinstance(first, Token) else first.span.start  # type: ignore[attr-defined]
-    end = last.end_pos if isinstance(last, Token) else last.span.end  # type: ignore[attr-defined]
+    start = first.start_pos if isinstance(first, Token) else cast(_Placed, first).span.start
+    end = last.end_pos if isinstance(last, Token) else cast(_Placed, last).span.end
     return Span(cast(int, start), cast(int, end))
 
 

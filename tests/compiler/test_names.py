@@ -100,7 +100,8 @@ def test_split(text: str, parts: tuple[str, str] | None) -> None:
 def test_spellings_of_a_subscript_are_one_name() -> None:
     assert key("aᵢ") == key("a_i") and key("R₁") == key("R_1")
     found = method(HEAD + "λ_d ∈ ℝ^r: learned, init = 0\nβ₁ ← 1\nz ← λ_d · β_1\ny ← W @ x\n")
-    assert show(found.body[1].value) == "(λ_d · β₁)"  # type: ignore[union-attr]
+    z = found.body[1]
+    assert isinstance(z, t.Let) and show(z.value) == "(λ_d · β₁)"
 
 
 @pytest.mark.parametrize(("line", "want"), [
