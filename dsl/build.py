@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, TypeVar, cast
+from typing import Literal, Protocol, TypeAlias, TypeVar, cast
 
 from lark import Token
 
@@ -121,6 +121,7 @@ _SPACES: dict[str, Literal["ℝ", "ℂ", "ℕ", "O", "SO", "St"]] = {
     "ℝ": "ℝ", "R": "ℝ", "ℂ": "ℂ", "C": "ℂ", "ℕ": "ℕ", "N": "ℕ", "O": "O", "SO": "SO", "St": "St"}
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
 _PYTHON_VALUES = {"None": "leave it out", "True": "write 1", "False": "write 0"}
+
 
 class _Placed(Protocol):
     """A tree or a list of trees: it has a span."""
