@@ -57,7 +57,8 @@ def _written(node: Node, names: Mapping[int, str], depth: int) -> tuple[str, int
             value = show(node.attrs[0])
             if value == "0" or not node.type.rank:
                 return value, _ATOM
-            return f"{value} · ones({', '.join(show(d) for d in node.type.item)})", _PRODUCT
+            ones = f"ones({', '.join(show(d) for d in node.type.item)})"
+            return (ones, _ATOM) if value == "1" else (f"{value} · {ones}", _PRODUCT)
         case "add", terms:
             text = ""
             for term in terms:

@@ -24,7 +24,7 @@ from padp.compiler.dims import same, show
 from padp.compiler.formulas import formula
 from padp.compiler.ir import Node, walk
 from padp.compiler.names import OPTIONS
-from padp.compiler.properties import Starts
+from padp.compiler.properties import Facts, Starts
 from padp.compiler.scope import walk as walk_terms
 from padp.compiler.state import Elaborated
 from padp.compiler.terms import Call, Let, Loop, Method, Step, Var, Write
@@ -256,7 +256,7 @@ def _shadowed(method: Method) -> list[Diagnostic]:
         if meaning is None or allowed:
             return
         where = site.get(name) or declared.get(name)
-        related = (Related(where, "its other meaning"),) if where is not None and where.end else ()
+        related = (Related(where, "its other meaning"),) if where is not None and where.end and where != span else ()
         found.append(Diagnostic("W306", f"{what} takes the name `{name}`, which is {meaning}", span, method.source,
                                 related, (), f"another name, `{name}'`"))
 
@@ -269,8 +269,8 @@ def _shadowed(method: Method) -> list[Diagnostic]:
                 case Write(name=name, span=span):
                     check(name, span, "this statement", name == method.output or (updates and name in declared))
                 case Loop(variables=variables, body=body, span=span):
-                    for name in variables:
-                        check(name, span, "this loop")
+                    for name in variables:  # a name of the site or of a tensor is E202
+                        check(name, span, "this loop", name not in functions)
                     visit(body, updates)
 
     visit(method.body, False)
@@ -442,24 +442,32 @@ def _cancelling(typed: Elaborated, roots: Sequence[Node]) -> list[Diagnostic]:
     found: list[Diagnostic] = []
     inner: set[int] = set()  # sums inside sums speak once, as the outer one
     told: set[int] = set()
+    facts = Facts(typed.graph)
     for node in reversed(list(walk(*roots))):
         if node.op != "add" or id(node) in inner:
             continue
         _mark_inner(node, inner)
         weights: dict[int, Any] = {}
-        terms: dict[int, Node] = {}
-        counts: dict[int, int] = {}
+        terms: dict[int, list[Node]] = {}
         for factor, term in _sum_terms(node):
-            weights[id(term)] = weights.get(id(term), 0) + factor
-            counts[id(term)] = counts.get(id(term), 0) + 1
-            terms[id(term)] = term
+            number, core = _numbered(facts, term)
+            weights[id(core)] = weights.get(id(core), 0) + factor * number
+            terms.setdefault(id(core), []).append(term)
         gone = [terms[k] for k, w in weights.items()
-                if w == 0 and counts[k] > 1 and terms[k].op not in ("const", "full")]
-        if not gone or any(id(t) in told for t in gone):
+                if w == 0 and len(terms[k]) > 1 and terms[k][0].op not in ("const", "full")]
+        if not gone or any(id(t[-1]) in told for t in gone):
             continue
-        told |= {id(t) for t in gone}
-        found.append(_cancelled(typed, node, gone))
+        told |= {id(t) for group in gone for t in group}
+        found.append(_cancelled(typed, node, [t[-1] for t in gone], {id(t) for group in gone for t in group}))
     return found
+
+
+def _numbered(facts: Facts, term: Node) -> tuple[Any, Node]:
+    """A term as a number times what is one node for equal terms: (2 B) A and B A are 2 and 1 times B A."""
+    normal = term if term.type.kind == "unknown" else facts.normal(term)
+    if normal.op == "scale" and normal.args[0].op == "const":
+        return normal.args[0].attrs[0], normal.args[1]
+    return 1, normal
 
 
 def _mark_inner(node: Node, inner: set[int]) -> None:
@@ -473,7 +481,7 @@ def _mark_inner(node: Node, inner: set[int]) -> None:
             _mark_inner(a, inner)
 
 
-def _cancelled(typed: Elaborated, node: Node, gone: Sequence[Node]) -> Diagnostic:
+def _cancelled(typed: Elaborated, node: Node, gone: Sequence[Node], dead: set[int]) -> Diagnostic:
     """The finding, with what is left of the statement in which the terms meet."""
     span, name, whole = node.span, None, node
     for n, value, where in typed.history:
@@ -481,7 +489,6 @@ def _cancelled(typed: Elaborated, node: Node, gone: Sequence[Node]) -> Diagnosti
             span, name, whole = where, n, value
             break
     names = _names_before(typed, span)
-    dead = {id(t) for t in gone}
     names = {k: v for k, v in names.items() if not _holds(typed, k, node)}
     left = _rest(typed, whole, node, dead)
     what = ", ".join(f"`{formula(t, {k: v for k, v in names.items() if k not in dead})}`" for t in gone)

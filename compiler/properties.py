@@ -24,6 +24,7 @@ from padp.compiler.formulas import formula
 from padp.compiler.ir import Graph, Node, walk
 from padp.compiler.rules import Simplifier
 from padp.compiler.state import Elaborated
+from padp.compiler.terms import Number
 
 Side = Literal["rows", "columns"]
 _ODD = frozenset({"sin", "tan", "tanh", "arctan", "sign"})
@@ -669,7 +670,7 @@ class AtStart(Simplifier):
         return b.zeros(self.g, whole.type) if b.is_zero(a) else super().sumloop(a, axis)
 
     def make(self, node: Node, args: tuple[Node, ...]) -> Node:
-        """What is put together again from all its parts is the whole;  0 / a = 0;
+        """What is put together again from all its parts is the whole;  0 / a = 0;  expm(0) = I;
 
         H₁ H₀ = I for two equal reflections: a chain of them over rows that are equal in pairs is where it started.
         """
@@ -680,6 +681,8 @@ class AtStart(Simplifier):
                 return b.zeros(self.g, node.type)
             case "scatter" if b.is_zero(args[0]):
                 return b.zeros(self.g, node.type)
+            case "expm" if b.is_zero(args[0]) and not node.type.batch:
+                return b.eye(self.g, node.type.item[0])
             case "put" if args[1].op == "full":
                 args = (args[0], self.g.const(args[1].attrs[0]), *args[2:])
             case "interleave":
@@ -767,6 +770,8 @@ class Starts:
             args = tuple(self._done[id(a)] for a in node.args)
             if node.op == "param":
                 made = self._start(node)
+            elif node.op == "knob":
+                made = self._default(node)
             elif node.op in ("detach", "drop"):
                 made = args[0]
             else:
@@ -789,6 +794,11 @@ class Starts:
         if "pairs" in start.wrappers:
             return self.g.node("paired", (leaf,), (), leaf.type)
         return leaf
+
+    def _default(self, knob: Node) -> Node:
+        """A knob as it stands before anyone turns it."""
+        default = next((h.default for h in self.typed.method.hyper if h.name == knob.attrs[0]), None)
+        return self.g.const(default.value) if isinstance(default, Number) else knob
 
     def fails(self, what: str, node: Node, facts: Facts) -> bool:
         """Whether a property is refuted by what the value starts as."""
