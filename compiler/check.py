@@ -57,7 +57,8 @@ def _variant(program: syntax.Program, source: Source, variant: str | None) -> It
         return
     yield from names
     typed, problems = typing(program, method)
-    yield from problems
+    said = {(d.code, d.message) for d in names}
+    yield from (d for d in problems if (d.code, d.message) not in said)
     sound = not any(d.severity == "error" for d in (*names, *problems))
     claims = check_claims(program, method, typed, sound)
     yield from claims
@@ -75,7 +76,8 @@ def _on_the_last_line(method: Method, case: Case, claims: Sequence[Diagnostic]) 
     """Whether a comment behind the output is refuted: then a false ``# identity`` has been told already."""
     spans = [span for name, _, span in case.typed.history if name == method.output]
     lines = {method.source.position(span.end)[0] for span in spans[-1:]}
-    return any(d.code == "E403" and d.span is not None and method.source.position(d.span.start)[0] in lines for d in claims)
+    refuted = (d.span for d in claims if d.code == "E403")
+    return any(span is not None and method.source.position(span.start)[0] in lines for span in refuted)
 
 
 def typing(program: syntax.Program, method: Method) -> tuple[list[Case], list[Diagnostic]]:

@@ -364,8 +364,8 @@ class _Counts:
             if value is not None:
                 said.append(_Said(claim, value, self.ground(value)))
             else:
-                found.append(Diagnostic("N402", "this count is not checked: it is no number that the sizes give", claim.span,
-                                        self.method.source, suggestion="params: r(m + n)"))
+                found.append(Diagnostic("N402", "this count is not checked: it is no number that the sizes give",
+                                        claim.span, self.method.source, suggestion="params: r(m + n)"))
         for one in said:
             found += self.against_declarations(one)
         for k, one in enumerate(said):
@@ -464,7 +464,7 @@ def _equal(a: Any, c: Any) -> bool:
 
 
 def _bounded(value: Any, order: Any, growing: set[Any]) -> bool | None:
-    """Whether ``value`` grows at most as ``order`` when some sizes grow together and the others stay; None: not known."""
+    """Whether ``value`` grows at most as ``order`` when some sizes grow together and the rest stays; None: not known."""
     value, order = _plain(written_out(value)), _plain(written_out(order))
     growing = growing & (value.free_symbols | order.free_symbols)
     if not growing & value.free_symbols:
@@ -564,8 +564,9 @@ class _Values:
         if split(claim.name or "") is None or own in {key(n) for n in (*self.typed.parameters, *self.typed.names)} \
                 or any(key(n) == own for n, _, _ in self.typed.history):
             return node.type
-        found = node.type
-        return Type(found.item, found.family[1:], kind=found.kind) if found.family else Type(found.item[1:], kind=found.kind)
+        whole = node.type
+        item, family = (whole.item, whole.family[1:]) if whole.family else (whole.item[1:], ())
+        return Type(item, family, kind=whole.kind)
 
     def _settle(self, axes: Sequence[tuple[Any, Any]]) -> None:
         """A size that only comments name is what the first of them claims it to be."""
@@ -595,8 +596,9 @@ class _Values:
         assert claim.size is not None
         bound = _calculated(claim.size, self.env)
         if bound is None or node.type.rank != 2:
-            return self.report("N402", f"this is not checked: {claim.name} is {_shown(node.type)}, and a rank is that of a "
-                               "matrix" if bound is not None else "this rank is not checked: it is no number", claim)
+            why = f"{claim.name} is {_shown(node.type)}, and a rank is that of a matrix" if bound is not None else \
+                "it is no number that the sizes give"
+            return self.report("N402", f"this rank is not checked: {why}", claim)
         known = self.facts.rank(node)
         if known is not None and _at_most(known, bound):
             return []

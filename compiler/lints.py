@@ -12,7 +12,7 @@ Every lint is a general rule; none knows an adapter.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -360,8 +360,8 @@ def _moves(node: Node) -> bool:
 
 
 def _redundant(typed: Elaborated) -> list[Diagnostic]:
-    """W304: two learned diagonals or numbers that stand together in one product and nowhere else, or two learned tensors
-    of one shape that do in one sum."""
+    """W304: two learned diagonals or numbers that stand together in one product and nowhere else, or two learned
+    tensors of one shape that do in one sum."""
     roots = [typed.output] + ([typed.penalty] if typed.penalty is not None else [])
     parents: dict[int, set[int]] = {}
     nodes = list(walk(*roots))
@@ -447,19 +447,24 @@ def _cancelling(typed: Elaborated, roots: Sequence[Node]) -> list[Diagnostic]:
         if node.op != "add" or id(node) in inner:
             continue
         _mark_inner(node, inner)
-        weights: dict[int, Any] = {}
-        terms: dict[int, list[Node]] = {}
-        for factor, term in _sum_terms(node):
-            number, core = _numbered(facts, term)
-            weights[id(core)] = weights.get(id(core), 0) + factor * number
-            terms.setdefault(id(core), []).append(term)
-        gone = [terms[k] for k, w in weights.items()
-                if w == 0 and len(terms[k]) > 1 and terms[k][0].op not in ("const", "full")]
+        gone = _opposite(node, lambda term: (1, term)) or _opposite(node, lambda term: _numbered(facts, term))
         if not gone or any(id(t[-1]) in told for t in gone):
             continue
         told |= {id(t) for group in gone for t in group}
         found.append(_cancelled(typed, node, [t[-1] for t in gone], {id(t) for group in gone for t in group}))
     return found
+
+
+def _opposite(node: Node, read: Callable[[Node], tuple[Any, Node]]) -> list[list[Node]]:
+    """Groups of equal terms of a sum whose numbers add up to 0; ``read`` takes a term as a number times its core."""
+    weights: dict[int, Any] = {}
+    terms: dict[int, list[Node]] = {}
+    for factor, term in _sum_terms(node):
+        number, core = read(term)
+        weights[id(core)] = weights.get(id(core), 0) + factor * number
+        terms.setdefault(id(core), []).append(term)
+    return [group for k, group in terms.items()
+            if weights[k] == 0 and len(group) > 1 and group[0].op not in ("const", "full")]
 
 
 def _numbered(facts: Facts, term: Node) -> tuple[Any, Node]:

@@ -68,7 +68,8 @@ class Facts:
     # ------------------------------------------------------------ questions
 
     def holds(self, what: str, node: Node) -> bool | None:
-        """Whether a value is orthogonal, a rotation, antisymmetric, symmetric, diagonal, the identity, of orthonormal rows."""
+        """Whether a value is orthogonal, a rotation, antisymmetric, symmetric, diagonal, the identity, or has
+        orthonormal rows."""
         if node.type.kind == "unknown":
             return None
         if node.type.rank != 2:
@@ -450,7 +451,8 @@ def _exponential(f: Facts, n: Node, side: Side) -> bool:
 _ORTHONORMAL: dict[str, Callable[[Facts, Node, Side], bool]] = {
     "eye": _always, "perm": _always, "special_orthogonal": _always, "orthonormal": _stored_orthonormal,
     "t": _transposed, "inv": _inverse, "prod": _product, "blkdiag": _items, "blkdiag_of": _items, "kron": _items,
-    "scale": _multiple, "add": _reflection, "put": _rotation, "fold": _chain, "loop": _looped, "out": _decomposed, "slice": _part,
+    "scale": _multiple, "add": _reflection, "put": _rotation, "fold": _chain, "loop": _looped, "out": _decomposed,
+    "slice": _part,
     "take": _of_family, "cat": _stacked, "expm": _exponential, **dict.fromkeys(TRANSPARENT, _same_items),
 }  # fmt: skip
 
@@ -486,7 +488,8 @@ def _item_antisymmetric(f: Facts, n: Node) -> bool:
 _ANTISYMMETRIC: dict[str, Callable[[Facts, Node], bool]] = {
     "skew": _skew, "add": _all_antisymmetric, "blkdiag": _all_antisymmetric, "blkdiag_of": _all_antisymmetric,
     "inv": _all_antisymmetric, "t": _all_antisymmetric, "scale": _scaled_antisymmetric,
-    "point": _entrywise_antisymmetric, "take": _item_antisymmetric, "slice": _item_antisymmetric, **dict.fromkeys(TRANSPARENT, _all_antisymmetric),
+    "point": _entrywise_antisymmetric, "take": _item_antisymmetric, "slice": _item_antisymmetric,
+    **dict.fromkeys(TRANSPARENT, _all_antisymmetric),
 }  # fmt: skip
 
 
