@@ -220,8 +220,10 @@ def _apply_fold(p: Planner, m: Node, v: Low) -> Low | None:
     step, start = m.args
     axis, side = m.attrs
     update, plane = rank_one_update(step), plane_rotation(step)
-    if v.type.batch or (update is None and plane is None):
+    if update is None and plane is None:
         raise b.Mismatch("this chain has no structured form", "E302")
+    if v.type.batch:
+        return None
     if side == "left":  # (H_r … H_1 S) v
         v = p.apply(start, v)
     if update is not None:

@@ -18,7 +18,7 @@ import sympy as sp
 from padp.compiler import build as b
 from padp.compiler.algebra import open_size
 from padp.compiler.dims import show, symbol
-from padp.compiler.ir import UNKNOWN, Graph, Node, Type
+from padp.compiler.ir import UNKNOWN, Graph, Node, Type, depends
 from padp.compiler.loops import run_step
 from padp.compiler.meanings import dimension, parameter, scalar, space_type, term
 from padp.compiler.scope import walk as names_in
@@ -61,10 +61,15 @@ def elaborate(method: Method, sizes: Mapping[str, Any] | None = None, hyper: Map
     penalty = None
     for added in method.minimise:
         value = scalar(s, added, "minimise takes a scalar")
+        if depends(value, lambda n: n.op == "input"):
+            report(s, "E210", "minimise is about parameters, and this reads the input", added.span,
+                   "a term of the learned tensors alone; what the output should be is the loss of the training loop")
+            continue
         penalty = value if penalty is None else b.add(s.g, penalty, value)
     for name in list(s.learned):
         s.learned[name] = _with_start(s, s.learned[name])
-    return Elaborated(method, s.g, output, penalty, s.learned, s.env, s.sizes, mentions, tuple(s.diagnostics),
+    declared = {p.name: s.learned[p.name] for p in method.parameters if p.name in s.learned}  # not by first use
+    return Elaborated(method, s.g, output, penalty, declared, s.env, s.sizes, mentions, tuple(s.diagnostics),
                       tuple(s.history), tuple(s.requirements))
 
 
@@ -109,7 +114,8 @@ def _bind_numbers(s: State, sizes: Mapping[str, Any] | None, hyper: Mapping[str,
             s.sizes[name], s.env[name] = value, s.g.const(value)
     for test, holds in s.assume:  # m ≥ n is m = n + δ with δ ≥ 0; its contrary n = m + δ with δ > 0
         big, small = (test.left, test.right) if (test.op in ("≥", ">")) == holds else (test.right, test.left)
-        if isinstance(big, Var) and isinstance(small, Var):
+        if test.op in ("≥", ">", "≤", "<") and isinstance(big, Var) and isinstance(small, Var) and \
+                big.name in s.sizes and small.name in s.sizes:  # not what a relation defines
             delta = sp.Symbol(f"({big.name} − {small.name})", integer=True, nonnegative=True)
             value = s.sizes[small.name] + delta
             s.sizes[big.name], s.env[big.name] = value, s.g.const(value)
@@ -253,7 +259,8 @@ def _output(s: State) -> tuple[Node, bool]:
     wanted = {"y": _row_count(s), "h": bound_item(s, "h")}.get(name) if s.method.site != "attention" else None
     if value.type.kind != "unknown" and wanted is not None and not b.fits(value.type.item, wanted):
         span = next((where for n, _, where in reversed(s.history) if n == name), s.method.span)
-        report(s, "E301", f"{name} is {value.type}, it must be ℝ^{{{'×'.join(show(d) for d in wanted)}}}", span)
+        report(s, "E301", f"{name} is {value.type}, it must be ℝ^{{{'×'.join(show(d) for d in wanted)}}}", span,
+               "… @ x: `@` is the matrix product" if value.type.rank == 2 else None)
         return b.opaque(s.g, "misfit", value), mentions
     if value.type.kind not in ("unknown", "real") and value.op != "attn":
         span = next((where for n, _, where in reversed(s.history) if n == name), s.method.span)

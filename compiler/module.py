@@ -203,7 +203,7 @@ class AdapterModule(nn.Module):
         plan = self.compiled
         if self.dropout and self.training:
             y = base(x)
-            return cast(Tensor, y + self.delta(nn.functional.dropout(x, self.dropout)).to(y.dtype))
+            return cast(Tensor, y + self.delta(nn.functional.dropout(x, self.dropout), base).to(y.dtype))
         if torch.is_grad_enabled() or self.training or torch.compiler.is_compiling():
             self._cache = None
             return cast(Tensor, plan.train.graph(x, base, self.training, *self.arguments(plan.train, base)))
@@ -232,12 +232,12 @@ class AdapterModule(nn.Module):
                 yield weight_of(base)
                 yield bias_of(base)
 
-    def delta(self, x: Tensor) -> Tensor:
-        """y − base(x); only for programs that add to the base's output."""
+    def delta(self, x: Tensor, base: nn.Module | None = None) -> Tensor:
+        """y − base(x); only for programs that add to the base's output. ``base`` is read where W or the bias is used."""
         stage = self.compiled.delta
         if stage is None:
             raise refuse("E508", f"{self.adapter.name} does not only add to the base's output")
-        return cast(Tensor, stage.graph(x, None, self.training, *self.arguments(stage, None)))
+        return cast(Tensor, stage.graph(x, None, self.training, *self.arguments(stage, base)))
 
     def penalty(self) -> Tensor | None:
         """What the program minimises beside the loss, or None."""
@@ -446,7 +446,7 @@ def _attributes(names: Mapping[str, str]) -> dict[str, str]:
            "knobs", "precision"}  # fmt: skip
 
     def taken(word: str) -> bool:
-        return word in own or hasattr(AdapterModule, word) or word.startswith(("kept_", "ema_", "knob_"))
+        return word in own or hasattr(AdapterModule, word) or word.startswith(("kept_", "keep_", "ema_", "knob_"))
 
     return {name: f"{word}_" if taken(word) else word for name, word in names.items()}
 
