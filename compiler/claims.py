@@ -464,7 +464,7 @@ def _equal(a: Any, c: Any) -> bool:
 
 
 def _bounded(value: Any, order: Any, growing: set[Any]) -> bool | None:
-    """Whether ``value`` grows at most as ``order`` when some sizes grow together and the rest stays; None: not known."""
+    """Whether ``value`` grows at most as ``order`` when some sizes grow together, the rest staying; None: not known."""
     value, order = _plain(written_out(value)), _plain(written_out(order))
     growing = growing & (value.free_symbols | order.free_symbols)
     if not growing & value.free_symbols:

@@ -22,6 +22,7 @@ from padp.compiler.calls import (
     signature,
 )
 from padp.compiler.hypotheses import Hypothesis
+from padp.compiler.operators import OPERATORS
 from padp.compiler.scope import Entry, Kind, Scope, key, nearest, plain, split, walk
 from padp.dsl import syntax as s
 from padp.dsl.diagnostics import Diagnostic, Related
@@ -29,6 +30,19 @@ from padp.dsl.source import Source, Span
 
 Place: TypeAlias = Literal["value", "size", "init", "update", "function"]
 _LANGUAGE_WORDS = {"learned", "frozen", "shared", "init", "seed"}
+_NUMBERS = {"normal": "normal(std) or normal(mean, std)", "uniform": "uniform(low, high)",
+            "trunc_normal": "trunc_normal(mean, std)", "kaiming": "kaiming or kaiming(a)", "pairs": "pairs(kaiming)",
+            "unit_std": "unit_std(kaiming)"}  # fmt: skip
+_OF_THE_FORWARD = {"x", "h", "bias", "W", "W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O"}
+# What people coming from Python or from papers write, and how it is written here.
+_HABITS = {
+    "σ": "sigmoid(e)", "norm": "‖v‖, ‖M‖_row, ‖M‖_col or ‖M‖_F", "inv": "A⁻¹", "inverse": "A⁻¹", "transpose": "Aᵀ",
+    "matmul": "A @ B", "mm": "A @ B", "dot": "uᵀ @ v", "dropout": "drop(e, p)", "cat": "[A, B] or [A; B]",
+    "concat": "[A, B] or [A; B]", "vstack": "[A; B]", "hstack": "[A, B]", "identity": "I, or eye(n)", "pow": "a^2",
+    "block_diag": "blkdiag(A, B)", "view": "reshape(e, p, q)", "real": "Re(e)", "imag": "Im(e)",
+    "stop_gradient": "detach(e)", "sg": "detach(e)", "matrix_exp": "expm(M)", "ReLU": "relu(e)", "GELU": "gelu(e)",
+    "SiLU": "silu(e)", "swish": "silu(e)",
+}  # fmt: skip
 
 
 @dataclass
@@ -53,6 +67,7 @@ class Reader:
     assumed: dict[str, tuple[t.Parameter, Hypothesis | None, Span]] = field(default_factory=dict)
     sizes: set[str] = field(default_factory=set)  # keys of dimensions that only a comment mentions
     local_names: dict[str, Span] = field(default_factory=dict)  # bound in a loop that is over
+    declared_at: dict[str, Span] = field(default_factory=dict)  # where the program declares a tensor, by key
     _reported: set[tuple[str, str]] = field(default_factory=set)
     _muted: int = 0
     _in_space: int = 0
@@ -82,9 +97,15 @@ class Reader:
         if key(text) in self.local_names:
             notes.append(f"a name that is first bound inside a loop lives for one iteration; `{text}` is one")
             suggestion = f"bind `{text}` before the loop, or write it by index"
+        related: list[Related] = []
+        below = self.declared_at.get(key(text))
+        if below is not None and below.start > span.start and place != "size":
+            related = [Related(below, "declared here")]
+            suggestion = f"move the declaration of `{text}` above its first use"
         if text in _LANGUAGE_WORDS:
             suggestion = f"`{text}` belongs after the colon of a declaration, `A ∈ ℝ^{{r×n}}: {text}`"
-        self.report("E201", f"`{text}` is not declared", span, suggestion=suggestion, notes=notes, once=key(text))
+        self.report("E201", f"`{text}` is not declared", span, suggestion=suggestion, notes=notes, related=related,
+                    once=key(text))
 
     # ------------------------------------------------------------ names
 
@@ -150,6 +171,10 @@ class Reader:
         """A whole bound name, also as the transpose of a name bound with ᵀ, or one that a comment declares."""
         found = self.entry(text, scope, place)
         if found is not None:
+            if place == "update" and found.name in _OF_THE_FORWARD and key(text) not in self.declared_at:
+                self.report("E210", f"`{found.name}` belongs to the forward pass: after backward there are parameters and "
+                                    "their gradients", span, once=f"{found.name} after backward",
+                            suggestion="leave it out, or keep what is needed in a parameter")
             if found.kind == "number" and key(text) in self.sizes and not self._in_space:
                 self.report("E201", f"`{text}` has no value", span, once=key(text),
                             suggestion=f"give it one in the header: adapter NAME({text} = 8)")
@@ -448,7 +473,7 @@ class Reader:
             size = found if found is not None else t.Var(f"|{indices[0]}|", e.span)
             domain = t.Call("range", (size,), (), e.span)
         for index in indices:
-            inner.bind(Entry(index, "index", e.span, size=size if len(indices) == 1 else None))
+            inner.bind(Entry(index, "index", e.span, size=size))
         return t.SumOver(indices, domain, self.expr(e.body, inner, place), e.span)
 
     def refuse_taken(self, index: str, span: Span, scope: Scope) -> None:
@@ -556,15 +581,23 @@ class Reader:
             return False  # k(k-1)/2 with k unknown
         close = nearest(head.text, [*builtin_names(), *self.functions])
         self.report("E203", f"there is no function `{head.text}`", head.span, once=key(head.text),
-                    suggestion=f"did you mean {' or '.join(close)}?" if close else
+                    suggestion=_HABITS[head.text] if head.text in _HABITS else
+                    f"did you mean {' or '.join(close)}?" if close else
                     f"define it, `{head.text}(e) ← …`, or declare the tensor `{head.text}`")
         return True
 
     def member(self, e: s.Chain) -> t.Term:
         """``model.layer[l].output[pos]``: the language has no attributes."""
         text = self.source.slice(e.span) or "…"
-        if any(isinstance(x, s.Member) and x.name == "detach" for x in e.trailers):
-            suggestion = "detach(e)"
+        members = [x.name for x in e.trailers if isinstance(x, s.Member)]
+        known = next((name for name in members if signature(name) is not None), None)
+        habit = next((name for name in members if name in _HABITS), None)
+        if known is not None:
+            suggestion = f"{known}(e)"
+        elif habit is not None:
+            suggestion = _HABITS[habit]
+        elif isinstance(e.head, s.Name) and e.head.text in ("np", "torch", "F", "nn", "math"):
+            suggestion = "an operator or a function of the language; `padp explain E203` shows how they are called"
         elif self.site == "hidden":
             suggestion = "the site binds the hidden state as h"
         else:
@@ -721,16 +754,18 @@ class Reader:
                         span: Span) -> None:  # fmt: skip
         """E209 for a wrong number of arguments or an unknown keyword."""
         low, high = known.arity
+        form = OPERATORS[name].signature if name in OPERATORS and name not in self.functions else None
         if not low <= count <= high:
             wanted = str(low) if low == high else f"{low} to {high}"
-            self.report("E209", f"{name} takes {wanted} argument{'' if wanted == '1' else 's'}, not {count}", span)
+            self.report("E209", f"{name} takes {wanted} argument{'' if wanted == '1' else 's'}, not {count}", span,
+                        suggestion=form)
         seen: set[str] = set()
         for word, value in kwargs:
             if word in seen:
                 self.report("E209", f"{name}: {word} is given twice", value.span)
             elif word not in known.keywords:
                 self.report("E209", f"{name} has no argument called {word}", value.span,
-                            suggestion=f"it has {', '.join(known.keywords)}" if known.keywords else None)
+                            suggestion=f"it has {', '.join(known.keywords)}" if known.keywords else form)
             seen.add(word)
 
     # ------------------------------------------------------------ spaces and initial values
@@ -766,15 +801,29 @@ class Reader:
             case _:
                 pass
         if name not in INITIALISERS or scope.find(name) is not None:
-            return self.expr(e, scope, "init")
+            return t.Number(0, span) if self.no_initialiser(e, name, scope) else self.expr(e, scope, "init")
         low, high = INITIALISERS[name].arity
         if not low <= len(args) <= high:
             wanted = str(low) if low == high else f"{low} or {high}"
             self.report("E209", f"the initialiser {name} takes {wanted} number{'' if wanted == '1' else 's'}, "
-                                f"not {len(args)}", span)
+                                f"not {len(args)}", span, suggestion=_NUMBERS.get(name, name))
         if name in ("pairs", "unit_std"):
             return t.Call(name, tuple(self.initial(a, scope) for a in args), (), span)
         return t.Call(name, tuple(self.expr(a, scope, "size") for a in args), (), span)
+
+
+    def no_initialiser(self, e: s.Expr, name: str, scope: Scope) -> bool:
+        """Report E204 for a word after ``init =`` that is neither an initialiser nor anything else; True when it was."""
+        constant = {"zeros": "0", "ones": "1", "zero": "0", "one": "1", "identity": "I", "eye": "I"}.get(name)
+        base = (split(name) or (name, ""))[0]
+        declared = key(name) in self.declared_at or base in self.declared_at or not self.is_free(name, scope)
+        if not name or scope.find(name) is not None or (declared and not (constant and isinstance(e, s.Name))):
+            return False
+        close = [word for word in INITIALISERS if name.startswith(word)] or nearest(name, INITIALISERS)
+        self.report("E204", f"`{name}` is no initialiser", e.span,
+                    suggestion=f"init = {constant or (close[0] if close else '0')}",
+                    notes=[f"initialisers: {', '.join(INITIALISERS)}, a number, or an expression of what is known"])
+        return True
 
 
 def _cover(a: Span, b: Span) -> Span:

@@ -40,8 +40,12 @@ def _contradictory(method: Method) -> Iterator[Diagnostic]:
                 env = {**env, test.left.name: value}
     for k, one in enumerate(method.relations):
         if _false(one, env):
-            yield Diagnostic("E308", f"no sizes satisfy {_shown(one)}", one.span, method.source,
-                             suggestion="leave the relation out, or correct it")
+            uses = {n.name for n in walk_terms(one) if isinstance(n, Var)}
+            others = [t for t in method.relations if t is not one and t.op == "=" and isinstance(t.left, Var)
+                      and t.left.name in uses]
+            yield Diagnostic("E308", f"no sizes satisfy {' and '.join(_shown(t) for t in (*others, one))}", one.span,
+                             method.source, tuple(Related(t.span, "with this one") for t in others), (),
+                             "leave the relation out, or correct it")
             continue
         for other in method.relations[:k]:
             if _exclude(one, other, env):
@@ -107,8 +111,7 @@ def _undetermined(method: Method) -> Iterator[Diagnostic]:
     known = {h.name for h in method.hyper}
     for bound in method.bound:
         known |= _sizes(bound.space)
-    known |= {x.name for step in method.body for x in walk_terms(step) if isinstance(x, Var)
-              and any(x.name == n for n in _assigned(method))}
+    known |= set(_assigned(method))
     relations = [t for t in method.relations if t.op == "=" and t.right is not None]
     changed = True
     while changed:

@@ -253,7 +253,7 @@ def _close(s: State, w: PendingWrite, axis: Axis) -> PendingWrite:
 
 def _define(s: State, name: str, writes: Sequence[PendingWrite], axis: Axis) -> Node:
     """The tensor that indexed writes define together; they must be disjoint and cover it."""
-    if any(b.unknown(w.value) for w in writes):
+    if any(b.unknown(w.value, *(i for i in w.items if isinstance(i, Node))) for w in writes):
         return s.g.node("undetermined", tuple(w.value for w in writes), (name,), UNKNOWN)
     places: list[tuple[int, Any, Any, Node, int]] = []
     for w in writes:

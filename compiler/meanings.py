@@ -54,7 +54,11 @@ def dimension(s: State, t: Term) -> Any:
         name = t.name if isinstance(t, Var) else f"?{t.span.start}"
         return s.sizes.setdefault(name, symbol(name))
     report(s, "E310", f"a size must be known when the adapter is attached; this is {node.type}", t.span)
-    return symbol(f"?{t.span.start}")
+    return symbol(f"{MISTAKEN}{t.span.start}")
+
+
+MISTAKEN = "?!"
+"""How sizes are called that an error has been reported for."""
 
 
 def scalar(s: State, t: Term, need: str) -> Node:
@@ -386,7 +390,7 @@ def call(s: State, t: Call) -> Node | tuple[Node, ...]:
         args = (*args, s.env.get("H") or s.g.const(args[0].type.family[-1] if args[0].type.family else 1))
     if not low <= len(args) <= high:
         raise Mismatch(f"{name} takes {low if low == high else f'{low} to {high}'} argument{'s' * (high != 1)}, "
-                       f"here are {len(args)}", "E209", entry.signature)
+                       f"not {len(args)}", "E209", entry.signature)
     extra = [k for k in kwargs if k not in entry.keywords]
     if extra:
         raise Mismatch(f"{name} has no argument called {extra[0]}", "E209", entry.signature)
@@ -427,7 +431,7 @@ def space_type(s: State, space: SpaceTerm) -> Type:
     kind: Any = {"ℂ": "complex", "ℕ": "index"}.get(space.kind, "real")
     if space.index is not None:
         omega = s.env.get(space.index)
-        if omega is None or omega.type.kind == "unknown":
+        if omega is None or omega.type.kind == "unknown" or not omega.type.rank:
             return UNKNOWN
         return Type((omega.type.item[0],))
     dims = tuple(_whole(s, d) for d in space.dims)
@@ -492,6 +496,8 @@ def domain(s: State, t: Term, span: Span) -> tuple[Any, Any, Node | None] | None
     """(first value, number of steps, index set or None)."""
     if isinstance(t, Call) and t.function == "range":
         values = [dimension(s, a) for a in t.args]
+        if any(isinstance(v, sp.Symbol) and v.name.startswith(MISTAKEN) for v in values):
+            return None
         start, stop = (0, values[0]) if len(values) == 1 else (values[0], values[1])
         return start, lower(stop - start), None
     node = term(s, t)
