@@ -24,7 +24,7 @@ LANGUAGE: Mapping[str, Signature] = MappingProxyType({
     "attn": Signature((0, 4), ATTENTION_PARTS),
     "ema": Signature((2, 2)),
     "keep": Signature((3, 3), ("over",)),
-    "cubic": Signature((3, 3)),
+    "cubic": Signature((3, 5)),
 })
 AFTER_BACKWARD_ONLY = frozenset({"ema", "keep", "cubic"})
 INITIALISERS: Mapping[str, Signature] = MappingProxyType({

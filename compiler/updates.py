@@ -175,7 +175,7 @@ class _Update(Evaluation):
     def __init__(self, site: Site, environment: Mapping[str, Any], step: int, masks: Sequence[Tensor]) -> None:
         super().__init__(site.reference, environment)
         self.here, self.now, self.masks = site, step, masks
-        self.position, self.kept = 0, 0
+        self.position, self.kept, self.chosen = 0, 0, 0
         self.new_state: dict[str, Tensor] = {}
         self.averages: dict[tuple[int, t.Term], tuple[str, Value]] = {}
 
@@ -191,12 +191,13 @@ class _Update(Evaluation):
 
     def call(self, term: t.Call) -> Meaning:
         match term:
-            case t.Call(function="cubic", args=(start, target, steps)):
-                return cubic(self.number(start), self.number(target), self.number(steps), self.now)
+            case t.Call(function="cubic", args=(start, target, steps, *rest)):
+                warmup, final = (*(self.number(a) for a in rest), 0, 0)[:2]
+                return cubic(self.number(start), self.number(target), self.number(steps), self.now, warmup, final)
             case t.Call(function="ema", args=(value, beta)):
                 return self.average(term, value, float(self.number(beta)))
             case t.Call(function="keep", args=(value, score, budget), kwargs=kwargs):
-                return self.keep(self.tensor(value), self.tensor(score), float(self.number(budget)), bool(kwargs))
+                return self.keep(self.tensor(value), self.tensor(score), self.number(budget), bool(kwargs))
             case _:
                 return super().call(term)
 
@@ -215,20 +216,40 @@ class _Update(Evaluation):
         return made
 
     def keep(self, value: Value, score: Value, budget: float, over_model: bool) -> Value:
+        """value, and 0 where it is not among the best. A budget that rests keeps those that it kept last."""
         if value.tensor.shape != score.tensor.shape:
             raise refuse("E301", f"keep: a score for each entry is needed, {score} does not fit {value}")
-        if self.kept == len(self.masks):
-            raise _Undecided(score.tensor, budget, over_model)
-        mask = self.masks[self.kept]
+        name = f"keep_{self.kept}"
+        before = self.here.state.get(name)
+        if isinstance(budget, Budget) and budget.rests and before is not None and bool(before.any()):
+            mask = before.to(score.tensor)
+        elif self.chosen == len(self.masks):
+            raise _Undecided(score.tensor, float(budget), over_model)
+        else:
+            mask = self.masks[self.chosen]
+            self.chosen += 1
         self.kept += 1
+        if isinstance(budget, Budget):
+            self.new_state[name] = mask
         return d.entrywise(value, replace(score, tensor=mask))
 
 
-def cubic(start: float, target: float, steps: float, now: int) -> float:
-    """target + (start − target)(1 − now/steps)³, and target from the last step on."""
-    if steps <= 0 or now >= steps:
-        return target
-    return target + (start - target) * (1.0 - now / steps) ** 3
+class Budget(float):
+    """How many entries are kept, of a schedule; when it ``rests``, they stay the same entries."""
+
+    rests: bool = False
+
+
+def cubic(start: float, target: float, steps: float, now: int, warmup: float = 0, final: float = 0) -> Budget:
+    """``start`` in the first ``warmup`` steps, ``target`` in the last ``final`` and after; between them
+    target + (start − target)(1 − (now − warmup)/(steps − warmup − final))³. It rests in the last ``final``."""
+    if now >= steps - final:
+        budget = Budget(target)
+        budget.rests = final > 0 and now > steps - final
+        return budget
+    if now <= warmup:
+        return Budget(start)
+    return Budget(target + (start - target) * (1.0 - (now - warmup) / (steps - warmup - final)) ** 3)
 
 
 # ---------------------------------------------------------------- functions written out

@@ -64,7 +64,7 @@ def test_adalora_over_three_sites_and_four_steps() -> None:
             assert set(got[k].values) == {"Λ"}
             t["Λ"] = got[k].values["Λ"] + 0.01
             states[k] = got[k]
-        assert len(got[0].state) == 6  # two averages for each of Λ, P, Q
+        assert len(got[0].state) == 7  # two averages for each of Λ, P, Q, and what was kept
         assert {n: s.shape for n, s in initial_state(sites[0].reference).items()} == \
             {n: s.shape for n, s in got[0].state.items()}
 
@@ -103,9 +103,12 @@ after backward:
 
 
 def test_cubic() -> None:
-    assert cubic(12, 8, 100, 0) == 12
+    assert cubic(12, 8, 100, 0) == 12.0
     assert cubic(12, 8, 100, 50) == pytest.approx(8 + 4 / 8)
-    assert cubic(12, 8, 100, 100) == cubic(12, 8, 100, 400) == 8
+    assert cubic(12, 8, 100, 100) == cubic(12, 8, 100, 400) == 8.0
+    assert [cubic(12, 8, 100, now, 10, 50) for now in (0, 10, 50, 51, 99, 200)] == [12.0, 12.0, 8.0, 8.0, 8.0, 8.0]
+    assert cubic(12, 8, 100, 30, 10, 50) == pytest.approx(8 + 4 / 8)
+    assert cubic(12, 8, 10, 0, 10, 10) == 8.0  # nothing between: the end counts
 
 
 def test_a_missing_gradient_is_refused() -> None:

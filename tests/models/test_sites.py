@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+import padp
 from padp import Adapter
 from padp.compiler.module import AdapterModule
 from padp.compiler.site import LinearSite
@@ -190,6 +191,21 @@ def test_weights_that_are_computed_are_not_merged() -> None:
     site = layer(base, LORA)
     with Refused("E504", "parametrization"):
         site.merge()
+
+
+def test_starts_follow_the_declarations_not_the_use() -> None:
+    """B starts from A, and the program uses B first; parameters come in the order in which they are declared."""
+    adapter: Adapter = padp.compile("""adapter Twice(r = 2) on linear(W ∈ ℝ^{m×n})
+A ∈ ℝ^{r×n}: learned, init = W_{:r}
+B ∈ ℝ^{r×n}: frozen, init = 2 · A
+C ∈ ℝ^{m×r}: learned, init = 0
+y ← (W + C @ (B - A)) @ x
+""")
+    base = nn.Linear(8, 12)
+    site = layer(base, adapter)
+    assert torch.equal(site.tensors["A"], base.weight[:2]) and torch.equal(site.tensors["B"], 2 * base.weight[:2])
+    assert list(site.tensors) == ["A", "B", "C"]
+    assert [name.split(".")[-1] for name, p in site.named_parameters() if p.requires_grad] == ["A", "C"]
 
 
 def test_autocast() -> None:

@@ -259,18 +259,21 @@ def test_road_of_the_paper_is_that_of_peft_in_groups_of_two(variant: str) -> Non
 # ---------------------------------------------------------------- AdaLoRA in training
 
 
-def test_adalora_prunes_what_peft_prunes() -> None:
+@pytest.mark.parametrize(("warmup", "final"), [(0, 0), (2, 4)])
+def test_adalora_prunes_what_peft_prunes(warmup: int, final: int) -> None:
     """Two layers, twelve steps: after each, the same singular values are left, and they are the same numbers.
 
-    PEFT masks after the optimiser's step, with the gradients of before; so do we here.
+    PEFT masks after the optimiser's step, with the gradients of before; so do we here. In the last ``final`` steps the
+    choice stays as it is.
     """
     steps, r, target = 12, 4, 2
     torch.manual_seed(0)
     base = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 7))
     adalora = padp.compile("adalora")
-    ours = padp.attach(copy.deepcopy(base), adalora, variant="peft", r=r, target=target, α=8, steps=steps)
-    config = peft.AdaLoraConfig(init_r=r, target_r=target, lora_alpha=8, total_step=steps, tinit=0, tfinal=0, deltaT=1,
-                                target_modules=["0", "2"])  # fmt: skip
+    ours = padp.attach(copy.deepcopy(base), adalora, variant="peft", r=r, target=target, α=8, steps=steps,
+                       warmup=warmup, final=final)
+    config = peft.AdaLoraConfig(init_r=r, target_r=target, lora_alpha=8, total_step=steps, tinit=warmup, tfinal=final,
+                                deltaT=1, target_modules=["0", "2"])  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs: Any = peft.get_peft_model(cast(Any, base), config)
