@@ -266,7 +266,7 @@ def _moves(node: Node) -> bool:
 _STILL_WEIGHT = frozenset({
     "add", "scale", "prod", "t", "detach", "slice", "take", "cat", "blocks", "reshape", "view", "expand", "spread",
     "stack", "grouped",
-})  # fmt: skip
+})
 
 
 def _still_weight(node: Node) -> bool:
@@ -382,7 +382,7 @@ def _plane(r: Ranks, n: Node) -> Any:
 _FROM_IDENTITY: dict[str, Callable[[Ranks, Node], Any]] = {
     "eye": _no_change, "add": _sum, "fold": _chain, "prod": _product, "t": _inside, "inv": _inside, "blkdiag": _blocks,
     "put": _plane, "detach": _inside, "expand": _inside, "spread": _inside,
-}  # fmt: skip
+}
 
 
 def _choices(bound: Any, limit: int = 64) -> list[Any]:

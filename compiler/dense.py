@@ -467,7 +467,7 @@ def item(a: Value, items: Sequence[Index]) -> Value:
                 tensor = tensor.index_select(axis, index.to(tensor.device))
     rank = sum(1 for index in whole[families:] if not isinstance(index, int))
     lying = (a.rank == 2 and not a.row and len(items) == families + 2 and isinstance(whole[families], int)
-             and not isinstance(whole[-1], int))  # fmt: skip
+             and not isinstance(whole[-1], int))
     return Value(tensor, rank, lying=lying)
 
 

@@ -38,7 +38,7 @@ from padp.compiler.terms import (
     Test,
     Text,
     Var,
-)  # fmt: skip
+)
 
 
 def elaborate(method: Method, sizes: Mapping[str, Any] | None = None, hyper: Mapping[str, Any] | None = None,

@@ -500,7 +500,7 @@ def _all(function: Callable[[Tensor, int], Tensor]) -> Callable[[Value], Value]:
 _ARITHMETIC: Mapping[str, Callable[[Datum, Datum], Datum]] = {
     "+": d.add, "-": lambda a, b: d.add(a, b, -1), "·": d.dotted, "@": d.matmul, "⊙": d.hadamard, "⊗": d.kron,
     "/": d.divide, "//": d.floor_divide, "*": d.beside,
-}  # fmt: skip
+}
 _OF_NUMBERS = ("floor", "ceil", "log2")
 # rank of the item from, to, and the value
 _OF_ONE: Mapping[str, tuple[int, int, Callable[[Value], Value]]] = {
@@ -520,7 +520,7 @@ _OF_ONE: Mapping[str, tuple[int, int, Callable[[Value], Value]]] = {
     "mean_col": (2, 2, _per(K.mean_col, "col")), "max_row": (2, 2, _per(lambda M: M.amax(-1), "row")),
     "max_col": (2, 2, _per(lambda M: M.amax(-2), "col")), "min_row": (2, 2, _per(lambda M: M.amin(-1), "row")),
     "min_col": (2, 2, _per(lambda M: M.amin(-2), "col")),
-}  # fmt: skip
+}
 
 
 def _is_placed(error: PadpError) -> bool:

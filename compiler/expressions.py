@@ -32,7 +32,7 @@ Place: TypeAlias = Literal["value", "size", "init", "update", "function"]
 _LANGUAGE_WORDS = {"learned", "frozen", "shared", "init", "seed"}
 _NUMBERS = {"normal": "normal(std) or normal(mean, std)", "uniform": "uniform(low, high)",
             "trunc_normal": "trunc_normal(mean, std)", "kaiming": "kaiming or kaiming(a)", "pairs": "pairs(kaiming)",
-            "unit_std": "unit_std(kaiming)"}  # fmt: skip
+            "unit_std": "unit_std(kaiming)"}
 _OF_THE_FORWARD = {"x", "h", "bias", "W", "W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O"}
 # What people coming from Python or from papers write, and how it is written here.
 _HABITS = {
@@ -42,7 +42,7 @@ _HABITS = {
     "block_diag": "blkdiag(A, B)", "view": "reshape(e, p, q)", "real": "Re(e)", "imag": "Im(e)",
     "stop_gradient": "detach(e)", "sg": "detach(e)", "matrix_exp": "expm(M)", "ReLU": "relu(e)", "GELU": "gelu(e)",
     "SiLU": "silu(e)", "swish": "silu(e)",
-}  # fmt: skip
+}
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Reader:
     # ------------------------------------------------------------ findings
 
     def report(self, code: str, message: str, span: Span, *, suggestion: str | None = None, notes: Iterable[str] = (),
-               related: Iterable[Related] = (), once: str | None = None) -> None:  # fmt: skip
+               related: Iterable[Related] = (), once: str | None = None) -> None:
         """Record a finding; with ``once``, only the first of that code and word."""
         if self._muted or (once is not None and (code, once) in self._reported):
             return
@@ -217,7 +217,7 @@ class Reader:
         return t.Var(text, span)
 
     def indexed_name(self, base: str, index: t.Term | None, sub: str, span: Span, scope: Scope,
-                     place: Place) -> t.Term | None:  # fmt: skip
+                     place: Place) -> t.Term | None:
         """``aᵢ``: item i of a, or row or column i of A; None when neither a nor A is known."""
         if index is not None:
             whole = self.tensor(base, span, scope, place)
@@ -231,7 +231,7 @@ class Reader:
         return self.row_or_column(matrix, base, index, sub, span, scope)
 
     def row_or_column(self, matrix: t.Term, base: str, index: t.Term | None, sub: str, span: Span,
-                      scope: Scope) -> t.Term:  # fmt: skip
+                      scope: Scope) -> t.Term:
         """``aᵢ`` with i unbound by name a: the slice of A along the axis whose dimension is i's range."""
         capital = base.upper()
         if index is None:
@@ -466,7 +466,7 @@ class Reader:
             # while another index is looked for, this one's range does not matter, and finding it again at each level of
             # nested sums would take twice the time for each
             found = self.range_of(indices[0], e.body, scope, place, e.span) if len(indices) == 1 and not self._muted \
-                else None  # fmt: skip
+                else None
             if len(indices) != 1:
                 self.report("E307", "a sum over several indices needs to be told their set", e.span,
                             suggestion="Σ_{(i,j) ∈ Ω} …")
@@ -568,7 +568,7 @@ class Reader:
     def is_free(self, text: str, scope: Scope) -> bool:
         """Neither bound, nor a function, nor declared by a comment."""
         return (scope.find(text) is None and scope.find(text + "ᵀ") is None and not self.is_function(text, scope)
-                and key(text) not in self.hypotheses)  # fmt: skip
+                and key(text) not in self.hypotheses)
 
     def unknown_function(self, head: s.Name, args: s.Args, scope: Scope, place: Place) -> bool:
         """Report ``f(…)`` where f is nothing at all; True when it was so."""
@@ -628,7 +628,7 @@ class Reader:
         for x in items:
             if isinstance(x, s.Slice):
                 start, stop, step = (None if end is None else self.expr(end, scope, "size")
-                                     for end in (x.start, x.stop, x.step))  # fmt: skip
+                                     for end in (x.start, x.stop, x.step))
                 read.append(t.Range(start, stop, step, x.span))
             else:
                 read.append(self.expr(x, scope, "size"))
@@ -683,7 +683,7 @@ class Reader:
             given = [self.family_of(name, given, span)]
         inner: Place = place
         if name in ("range", "ones", "zeros", "eye", "floor", "ceil", "log2", "arange", "band", "sample", "pairs",
-                    "halves", "tree", "neighbours", "butterfly", "cubic"):  # fmt: skip
+                    "halves", "tree", "neighbours", "butterfly", "cubic"):
             inner = "size"
         read: list[t.Term] = []
         for position, a in enumerate(given):
@@ -729,7 +729,7 @@ class Reader:
         return next((a for a in args if not isinstance(a, s.Dots)), s.Number(0, span))
 
     def made_call(self, name: str, args: tuple[t.Term, ...], kwargs: tuple[tuple[str, t.Term], ...], span: Span,
-                  scope: Scope, place: Place) -> t.Term:  # fmt: skip
+                  scope: Scope, place: Place) -> t.Term:
         """The call, checked against the function's signature and against where it stands."""
         name = canonical(name) if name not in self.functions else name
         if name in self.functions:
@@ -751,7 +751,7 @@ class Reader:
         return t.Call(name, args, kwargs, span)
 
     def check_arguments(self, name: str, known: Signature, count: int, kwargs: Sequence[tuple[str, t.Term]],
-                        span: Span) -> None:  # fmt: skip
+                        span: Span) -> None:
         """E209 for a wrong number of arguments or an unknown keyword."""
         low, high = known.arity
         form = OPERATORS[name].signature if name in OPERATORS and name not in self.functions else None

@@ -119,7 +119,7 @@ def _families(names: list[str]) -> Iterator[tuple[str, str | None]]:
 
 
 def _declared(name: str, space: str, family: str | None, frozen: bool, shared: bool, init: str | None,
-              span: Span) -> Hypothesis | None:  # fmt: skip
+              span: Span) -> Hypothesis | None:
     roles = "frozen" if frozen else "learned"
     for start in (f", init = {init}", "") if init else ("",):
         try:

@@ -382,7 +382,7 @@ POINTWISE: Mapping[str, Callable[[Tensor], Tensor]] = {
     "arctan": torch.arctan, "sigmoid": torch.sigmoid, "relu": torch.relu, "gelu": torch.nn.functional.gelu,
     "silu": torch.nn.functional.silu, "softplus": torch.nn.functional.softplus, "sqrt": torch.sqrt, "abs": torch.abs,
     "sign": torch.sign,
-}  # fmt: skip
+}
 
 
 def softmax(v: Tensor) -> Tensor:
@@ -492,14 +492,14 @@ def butterfly(n: int, k: int, j: int) -> Tensor:
 INDEX_SETS: Mapping[str, Callable[..., Tensor]] = {
     "band": band, "sample": sample, "pairs": pairs, "halves": halves, "tree": tree, "neighbours": neighbours,
     "arange": arange, "butterfly": butterfly,
-}  # fmt: skip
+}
 
 
 # ---------------------------------------------------------------- initial values
 
 
 def initialise(kind: str, args: Sequence[float], shape: Sequence[int], generator: torch.Generator,
-               dtype: torch.dtype) -> Tensor:  # fmt: skip
+               dtype: torch.dtype) -> Tensor:
     """A fresh tensor of a named kind, on the CPU.
 
     Numbers are drawn in float32 whatever ``dtype`` is, so that a seed means the same numbers for every dtype.

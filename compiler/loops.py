@@ -40,7 +40,7 @@ from padp.compiler.terms import (
     Step,
     Term,
     Write,
-)  # fmt: skip
+)
 from padp.dsl.source import Span
 
 MAX_UNROLL = 256

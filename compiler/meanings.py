@@ -38,7 +38,7 @@ from padp.compiler.terms import (
     Text,
     Transpose,
     Var,
-)  # fmt: skip
+)
 from padp.dsl.diagnostics import Related
 from padp.dsl.source import Span
 

@@ -443,7 +443,7 @@ def _attributes(names: Mapping[str, str]) -> dict[str, str]:
     ``δ`` would be ``delta``, a method; ``kept_0`` a buffer of ours.
     """
     own = {*vars(nn.Module()), "adapter", "variant", "hyper", "sizes", "compiled", "names", "dropout", "shared",
-           "knobs", "precision"}  # fmt: skip
+           "knobs", "precision"}
 
     def taken(word: str) -> bool:
         return word in own or hasattr(AdapterModule, word) or word.startswith(("kept_", "keep_", "ema_", "knob_"))

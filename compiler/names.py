@@ -37,7 +37,7 @@ def list_variants(program: s.Program) -> tuple[str, ...]:
 
 
 def resolve(program: s.Program, source: Source, variant: str | None = None,
-            prelude: s.Program | None = None) -> t.Method:  # fmt: skip
+            prelude: s.Program | None = None) -> t.Method:
     """The method that a program describes; ``PadpError`` holds everything that is wrong with its names."""
     method, findings = resolve_leniently(program, source, variant, prelude)
     if any(d.severity == "error" for d in findings):
@@ -46,7 +46,7 @@ def resolve(program: s.Program, source: Source, variant: str | None = None,
 
 
 def resolve_leniently(program: s.Program, source: Source, variant: str | None = None,
-                      prelude: s.Program | None = None) -> tuple[t.Method, list[Diagnostic]]:  # fmt: skip
+                      prelude: s.Program | None = None) -> tuple[t.Method, list[Diagnostic]]:
     """The method as far as it can be read, and what is wrong with its names. Never raises on a program."""
     resolver = _Resolver(program, source, variant, load_prelude() if prelude is None else prelude)
     try:
@@ -250,7 +250,7 @@ class _Resolver:
         site = self.reader.site
         made: dict[str, t.Bound] = {}
         allowed = {"linear": ("W", "x", "bias"), "hidden": ("h",),
-                   "attention": ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O", "x")}[site]  # fmt: skip
+                   "attention": ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O", "x")}[site]
         for binding in bindings:
             found = scope.find(binding.name)
             if binding.name not in allowed:
@@ -324,10 +324,10 @@ class _Resolver:
                         suggestion=f"another name for the tensor, `{found.text.replace(found.name, 'mag', 1)}`",
                         related=[Related(taken.span, "the dimension")] if taken.span != _NOWHERE else [])
             self.shadow_value(found.name, self.reader.space(found.space, scope), found.role, None,
-                              found.span, scope)  # fmt: skip
+                              found.span, scope)
 
     def shadow_value(self, name: str, space: t.SpaceTerm, role: str, init: t.Term | None, span: Span,
-                     scope: Scope) -> None:  # fmt: skip
+                     scope: Scope) -> None:
         """Keep a tensor that has the name of a dimension, under a name of its own."""
         parameter = t.Parameter(f"{name} (the tensor)", space, "frozen" if role == "frozen" else "learned", False, init,
                                 None, span)
@@ -374,7 +374,7 @@ class _Resolver:
     def callees(self, name: str) -> list[str]:
         parameters, body, _, _ = self.definitions[name]
         return [n.text for n in walk(body) if isinstance(n, s.Name)
-                and n.text in self.definitions and n.text not in parameters]  # fmt: skip
+                and n.text in self.definitions and n.text not in parameters]
 
     def refuse_recursion(self) -> None:
         """No function reaches itself, and none grows beyond a limit when all calls in it are written out."""
@@ -407,7 +407,7 @@ class _Resolver:
             for name, (_, body, _, _) in self.definitions.items()
             if any((isinstance(n, s.Unary) and n.op == "∇") or (isinstance(n, s.Name) and n.text in AFTER_BACKWARD_ONLY)
                    for n in walk(body))
-        }  # fmt: skip
+        }
         while True:
             more = {n for n in self.definitions if n not in found and found & set(self.callees(n))}
             if not more:
@@ -445,7 +445,7 @@ class _Resolver:
     # ------------------------------------------------------------ statements
 
     def block(self, body: Sequence[s.Statement], scope: Scope, out: list[t.Step], place: Place,
-              loops: tuple[s.For, ...]) -> None:  # fmt: skip
+              loops: tuple[s.For, ...]) -> None:
         """Statements in order; ``loops`` are the loops around them, outermost first."""
         for statement in body:
             self.clock += 1
@@ -501,7 +501,7 @@ class _Resolver:
             self.report("E204", "a frozen tensor needs to be told its values", d.span,
                         suggestion="frozen, init = kaiming, seed = 0; what is computed from W is written `A ← …`")
         if frozen and seed is None and any(isinstance(x, t.Call) and x.function in RANDOM and self.is_initialiser(x, d)
-                                           for x in walk(init)):  # fmt: skip
+                                           for x in walk(init)):
             self.report("E204", "frozen random numbers need a seed", d.span, suggestion="seed = 0")
         if "shared" in roles:
             self.refuse_shared(roles["shared"].span, frozen, init, scope)
@@ -522,7 +522,7 @@ class _Resolver:
         return call.function not in self.definitions and signature(call.function) is None
 
     def declare_name(self, name: s.Name, space: t.SpaceTerm, frozen: bool, shared: bool, init: t.Term | None,
-                     seed: t.Term | None, scope: Scope) -> None:  # fmt: skip
+                     seed: t.Term | None, scope: Scope) -> None:
         parameter = t.Parameter(name.text, space, "frozen" if frozen else "learned", shared, init, seed, name.span)
         found = scope.find(name.text)
         if found is not None and found.kind == "number":
@@ -549,7 +549,7 @@ class _Resolver:
         """``for i in range(n):``; names first bound inside are local, unless they are written by index."""
         domain = self.reader.domain(f.iterable, scope, place)
         size = domain.args[0] if isinstance(domain, t.Call) and domain.function == "range" and len(domain.args) == 1 \
-            else None  # fmt: skip
+            else None
         inner = scope.inner()
         variables: list[str] = []
         for variable in f.variables:
@@ -610,7 +610,7 @@ class _Resolver:
                     self.report("E106", "functions are defined outside of loops", span)
             case _:
                 self.report("E106", "this cannot be assigned to", a.span, suggestion="a name, `R ← …`, or some of its "
-                            "entries, `R_{i,:} ← …`")  # fmt: skip
+                            "entries, `R_{i,:} ← …`")
                 self.reader.expr(a.value, scope, place)
 
     def assign_several(self, a: s.Assign, scope: Scope, out: list[t.Step], place: Place) -> None:
@@ -646,7 +646,7 @@ class _Resolver:
         self.let(tuple(names), value, a.span, a, scope, out)
 
     def assign_name(self, text: str, span: Span, a: s.Assign, scope: Scope, out: list[t.Step], place: Place,
-                    loops: tuple[s.For, ...]) -> None:  # fmt: skip
+                    loops: tuple[s.For, ...]) -> None:
         """``R ← e``, or ``s_i ← e``, which defines s entry by entry."""
         if isinstance(a.value, s.Name) and a.value.text in ("learned", "frozen") and scope.find(a.value.text) is None:
             self.declared_in_place(text, span, a.value.text, scope, loops)
@@ -720,7 +720,7 @@ class _Resolver:
         return t.Arith("+" if a.op == "+=" else "-", t.Var(name, a.span), value, a.span)
 
     def let(self, names: tuple[str, ...], value: t.Term, span: Span, a: s.Assign, scope: Scope,
-            out: list[t.Step]) -> None:  # fmt: skip
+            out: list[t.Step]) -> None:
         """Bind whole names."""
         shapes = self.shapes_of(value, len(names), scope)
         for name, (family, item) in zip(names, shapes, strict=True):
@@ -743,7 +743,7 @@ class _Resolver:
 
     def shapes_of(self, value: t.Term, count: int, scope: Scope) -> list[
         tuple[tuple[t.Term, ...] | None, tuple[t.Term, ...] | None]
-    ]:  # fmt: skip
+    ]:
         """The symbolic axes of what is bound: known for copies and for the parts of an svd or a qr."""
         match value:
             case t.Call(function="svd" | "qr" as function, args=(matrix,), kwargs=kwargs):
@@ -758,7 +758,7 @@ class _Resolver:
                 return [self.reader.axes(value, scope)] * count
 
     def write(self, name: str, items: Sequence[s.Expr], a: s.Assign, scope: Scope, out: list[t.Step],
-              place: Place) -> None:  # fmt: skip
+              place: Place) -> None:
         """``A_{i,:} ← e``; an index that is bound nowhere runs over the range that its uses in e imply."""
         span = a.span
         self.refuse_fixed(name, span, scope)
@@ -767,7 +767,7 @@ class _Resolver:
         for x in items:
             for n in walk(x) if not isinstance(x, s.Slice) else ():
                 if isinstance(n, s.Name) and scope.find(n.text) is None and _mentions(a.value, n.text) \
-                        and signature(n.text) is None and n.text not in free:  # fmt: skip
+                        and signature(n.text) is None and n.text not in free:
                     free.append(n.text)
         inner = scope.inner()
         ranges: list[tuple[str, t.Term]] = []

@@ -294,7 +294,7 @@ def _point(function: str) -> Maker:
 _CONSTANT: dict[str, Callable[[Any], Any]] = {
     "exp": sp.exp, "log": sp.log, "sin": sp.sin, "cos": sp.cos, "tan": sp.tan, "tanh": sp.tanh, "arctan": sp.atan,
     "sqrt": sp.sqrt, "abs": sp.Abs, "sign": sp.sign,
-}  # fmt: skip
+}
 
 
 def _clamp(g: Graph, args: Sequence[Node], kw: Mapping[str, Node]) -> Made:
@@ -478,7 +478,7 @@ _ROWS: tuple[Operator, ...] = (
     Operator("largest", "largest(M, count)", "places of the largest entries", _largest, (2, 2)),
     Operator("detach", "detach(e)", "no gradient flows through", _detach, (1, 1)),
     Operator("drop", "drop(e, p)", "dropout, in training only", _drop, (2, 2)),
-)  # fmt: skip
+)
 
 
 def _table(rows: Sequence[Operator]) -> dict[str, Operator]:

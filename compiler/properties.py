@@ -454,7 +454,7 @@ _ORTHONORMAL: dict[str, Callable[[Facts, Node, Side], bool]] = {
     "scale": _multiple, "add": _reflection, "put": _rotation, "fold": _chain, "loop": _looped, "out": _decomposed,
     "slice": _part,
     "take": _of_family, "cat": _stacked, "expm": _exponential, **dict.fromkeys(TRANSPARENT, _same_items),
-}  # fmt: skip
+}
 
 
 # ---------------------------------------------------------------- antisymmetric, symmetric, diagonal
@@ -490,7 +490,7 @@ _ANTISYMMETRIC: dict[str, Callable[[Facts, Node], bool]] = {
     "inv": _all_antisymmetric, "t": _all_antisymmetric, "scale": _scaled_antisymmetric,
     "point": _entrywise_antisymmetric, "take": _item_antisymmetric, "slice": _item_antisymmetric,
     **dict.fromkeys(TRANSPARENT, _all_antisymmetric),
-}  # fmt: skip
+}
 
 
 def _plainly_symmetric(f: Facts, n: Node) -> bool:
@@ -518,7 +518,7 @@ _SYMMETRIC: dict[str, Callable[[Facts, Node], bool]] = {
     "inv": _all_symmetric, "t": _all_symmetric, "point": _all_symmetric, "pow": _all_symmetric, "kron": _all_symmetric,
     "expm": _all_symmetric, "scale": _scaled_symmetric, "outer": _outer_symmetric,
     **dict.fromkeys(TRANSPARENT, _all_symmetric),
-}  # fmt: skip
+}
 
 
 def _plainly_diagonal(f: Facts, n: Node) -> bool:
@@ -540,7 +540,7 @@ _DIAGONAL: dict[str, Callable[[Facts, Node], bool]] = {
     "eye": _plainly_diagonal, "diag": _plainly_diagonal, "add": _all_diagonal, "prod": _all_diagonal,
     "inv": _all_diagonal, "t": _all_diagonal, "kron": _all_diagonal, "blkdiag": _all_diagonal,
     "scale": _scaled_diagonal, **dict.fromkeys(TRANSPARENT, _all_diagonal),
-}  # fmt: skip
+}
 
 
 # ---------------------------------------------------------------- ranks
@@ -597,7 +597,7 @@ _RANK: dict[str, Callable[[Facts, Node], Any]] = {
     sp.Min(*n.type.item), "inv": _rank_kept, "outer": _rank_one, "full": _rank_zero, "blkdiag": _rank_of_blocks,
     "kron": _rank_of_kron, "mul": _rank_of_kron, "sumloop": _rank_of_series, "scatter": _rank_of_scatter,
     **dict.fromkeys(TRANSPARENT, _rank_kept),
-}  # fmt: skip
+}
 
 
 # ---------------------------------------------------------------- what a fresh adapter does

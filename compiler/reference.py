@@ -35,7 +35,7 @@ class Reference:
     """
 
     def __init__(self, method: t.Method, sizes: Mapping[str, int], hyper: Mapping[str, float | int | str],
-                 tensors: Mapping[str, Tensor]) -> None:  # fmt: skip
+                 tensors: Mapping[str, Tensor]) -> None:
         self.method = method
         self.functions = {f.name: f for f in method.functions}
         real = [v for v in tensors.values() if v.is_floating_point()]
@@ -315,7 +315,7 @@ class Reference:
         return self._start(p.init, shape, generator, environment).detach().clone()
 
     def _start(self, init: t.Term, shape: tuple[int, ...], generator: torch.Generator,
-               environment: Environment) -> Tensor:  # fmt: skip
+               environment: Environment) -> Tensor:
         match init:
             case t.Call(function="pairs", args=(inner,)):
                 return K.equal_pairs(self._start(inner, shape, generator, environment))

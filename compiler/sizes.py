@@ -25,7 +25,7 @@ from padp.compiler.terms import (
     Term,
     Test,
     Var,
-)  # fmt: skip
+)
 from padp.dsl.diagnostics import Diagnostic, PadpError
 
 

@@ -81,7 +81,7 @@ def prepare(module: Module) -> None:
 def initial_state(reference: Reference) -> dict[str, Tensor]:
     """The states that the program's updates keep at a site, as zeros."""
     gradients = {p.name: torch.zeros_like(reference.tensors[p.name]) for p in reference.method.parameters
-                 if p.role == "learned"}  # fmt: skip
+                 if p.role == "learned"}
     (outcome,) = outcomes([Site(reference, gradients, {})], 0)
     return {name: torch.zeros_like(state) for name, state in outcome.state.items()}
 

@@ -57,7 +57,7 @@ from padp.dsl.syntax import (
     Transposed,
     TupleOf,
     Unary,
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +112,10 @@ class _Keyword:
 
 _OPERATORS: dict[str, BinaryOp] = {
     "+": "+", "-": "-", "·": "·", "*": "·", "@": "@", "⊙": "⊙", ".*": "⊙", "⊗": "⊗", "(x)": "⊗", "/": "/", "//": "//",
-}  # fmt: skip
+}
 _COMPARISONS: dict[str, CompareOp] = {
     "=": "=", "≠": "≠", "!=": "≠", "<": "<", "≤": "≤", "<=": "≤", ">": ">", "≥": "≥", ">=": "≥",
-}  # fmt: skip
+}
 _ASSIGNS: dict[str, Literal["←", "+=", "-="]] = {"←": "←", "<-": "←", "+=": "+=", "-=": "-="}
 _SPACES: dict[str, Literal["ℝ", "ℂ", "ℕ", "O", "SO", "St"]] = {
     "ℝ": "ℝ", "R": "ℝ", "ℂ": "ℂ", "C": "ℂ", "ℕ": "ℕ", "N": "ℕ", "O": "O", "SO": "SO", "St": "St"}

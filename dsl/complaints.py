@@ -181,7 +181,7 @@ def _open_bar(error: UnexpectedInput) -> Token | None:
 
 _LATEX = {"cdot": "·", "times": "×", "otimes": "⊗", "odot": "⊙", "sum": "Σ", "sqrt": "√", "nabla": "∇", "in": "∈",
           "leftarrow": "←", "gets": "←", "top": "ᵀ", "mathbb": "ℝ", "hat": "x_hat", "tilde": "x_tilde", "bar": "x_bar",
-          "le": "≤", "leq": "≤", "ge": "≥", "geq": "≥", "neq": "≠", "|": "‖", "Vert": "‖"}  # fmt: skip
+          "le": "≤", "leq": "≤", "ge": "≥", "geq": "≥", "neq": "≠", "|": "‖", "Vert": "‖"}
 
 
 def _strange(source: Source, text: str, at: int) -> Diagnostic:

@@ -156,7 +156,7 @@ HABITS: tuple[Habit, ...] = (
         "write `0.5`, `1.0`",
         "y ← .5", "y ← 1.",
     ),
-)  # fmt: skip
+)
 """In the order in which they are looked for."""
 
 
@@ -383,5 +383,5 @@ EXAMPLES: tuple[Complaint, ...] = (
         "blocks begin with `for …:`, `variant …:`, `common:` or `after backward:`, each on its line",
         ("A: 3", "f(x): y ← 3", "foo bar:", "a, b: 3"),
     ),
-)  # fmt: skip
+)
 """Where two share a state and a token, the first whose ``after`` is found is given."""

@@ -54,7 +54,7 @@ from padp.dsl.syntax import (
     TupleOf,
     Unary,
     Variant,
-)  # fmt: skip
+)
 
 Printable: TypeAlias = Expr | Compare | Parity | Space
 

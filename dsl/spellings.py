@@ -25,19 +25,19 @@ GREEK: dict[str, str] = {
     "iota": "ι", "kappa": "κ", "lambda": "λ", "mu": "μ", "nu": "ν", "xi": "ξ", "pi": "π", "rho": "ρ", "sigma": "σ",
     "tau": "τ", "upsilon": "υ", "phi": "φ", "chi": "χ", "psi": "ψ", "omega": "ω", "Gamma": "Γ", "Delta": "Δ",
     "Theta": "Θ", "Lambda": "Λ", "Xi": "Ξ", "Pi": "Π", "Sigma": "Σ", "Phi": "Φ", "Psi": "Ψ", "Omega": "Ω", "ell": "ℓ",
-}  # fmt: skip
+}
 """ASCII word of every letter that has one. Capitals that look like Latin letters (Alpha, Beta …) are those letters."""
 
 MARKS: dict[str, str] = {
     "hat": "\u0302", "tilde": "\u0303", "bar": "\u0304", "dot": "\u0307", "ddot": "\u0308", "check": "\u030c",
     "breve": "\u0306", "ring": "\u030a", "acute": "\u0301", "grave": "\u0300",
-}  # fmt: skip
+}
 """ASCII word of every mark. A mark stands on a single letter: ``x_hat`` is ``x̂``, but ``mask_hat`` is a plain name."""
 
 OPERATORS: dict[str, str] = {
     "←": "<-", "∈": "in", "ℝ": "R", "ℂ": "C", "ℕ": "N", "×": "x", "·": "*", "⊙": ".*", "⊗": "(x)", "√": "sqrt",
     "∇": "grad", "Σ": "sum", "‖": "||", "ᵀ": ".T", "⁻¹": "^-1", "≠": "!=", "≤": "<=", "≥": ">=", "…": "...",
-}  # fmt: skip
+}
 """ASCII spelling of every operator that is not ASCII itself."""
 
 CONFUSABLES: dict[str, str] = {
@@ -47,13 +47,13 @@ CONFUSABLES: dict[str, str] = {
     "∗": "*", "′": "'", "’": "'", "‘": "'", "ʹ": "'", "“": '"', "”": '"', "∥": "‖", "∣": "|", "ǀ": "|", "⟵": "←",  # noqa: RUF001
     "⇐": "←", "∊": "∈", "⨂": "⊗", "⨀": "⊙", "\u0305": "\u0304", "\u00a0": " ", "\u2009": " ",
     "\u202f": " ", "\u2003": " ", "\u2002": " ",
-}  # fmt: skip
+}
 """Characters that are read as another one, each one code point for one, so that offsets do not move."""
 
 KEYWORDS = frozenset({
     "adapter", "on", "where", "variant", "common", "for", "in", "if", "else", "minimise", "minimize", "knob", "even",
     "odd", "sqrt", "grad",
-})  # fmt: skip
+})
 """Words that cannot be names. (The words of roles, ``learned``, ``init`` …, can.)"""
 
 _LETTER_OF_SUB = dict(zip("ₐₑₕᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓᵦᵧᵨᵩᵪ₀₁₂₃₄₅₆₇₈₉", "aehijklmnoprstuvxβγρφχ0123456789", strict=True))

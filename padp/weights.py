@@ -25,7 +25,7 @@ _BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
     "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64,
     "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
-}  # fmt: skip
+}
 # What looks like nn.Linear in a file and is not: tables of embeddings.
 _EMBEDDING = re.compile(r"embed|^wte$|^wpe$|^shared$|relative_attention_bias")
 # Output heads, with all that is under them: "all-linear" leaves them out on a loaded model too.

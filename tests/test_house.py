@@ -22,7 +22,7 @@ STANDARD = sys.stdlib_module_names - {"site"}  # the word of the language; nothi
 ENTRIES = {
     ".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "pyproject.toml",
     "compiler", "docs", "dsl", "examples", "padp", "stdlib", "tests",
-}  # fmt: skip
+}
 
 
 def modules(folder: str) -> list[Path]:

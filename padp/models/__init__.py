@@ -21,4 +21,4 @@ from padp.models.training import set_knobs as set
 __all__ = [
     "activate", "attach", "detach", "disabled", "load", "merge", "penalty", "save", "set", "summary", "targets",
     "trainable", "unmerge", "update",
-]  # fmt: skip
+]

@@ -72,7 +72,7 @@ LIBRARY: dict[tuple[str, str | None], Line] = {
     ("svft", "random"): replace(SPECTRUM, rank="min(count, m, n)"),
     ("svft", "topk"): replace(SPECTRUM, rank="min(count, m, n)"),
     ("vera", None): LOW,
-}  # fmt: skip
+}
 UNSEEN = {
     "LoHa": replace(LOW, rank="min(r**2, m, n)"),  # rank(A ⊙ B) ≤ rank A · rank B
     "LoKr": replace(LOW, rank="min(a·r, m, n)"),  # rank(A ⊗ B) = rank A · rank B
@@ -95,7 +95,7 @@ HYPER: Mapping[str, Mapping[str, Any]] = {
     "adalora": {"r": 3, "steps": 10}, "antipasto": {"k": 3}, "delora": {"r": 3}, "dora": {"r": 3},
     "fourierft": {"k": 30}, "hra": {"r": 4}, "lora": {"r": 3}, "oft": {"k": 4}, "pissa": {"r": 3}, "psoft": {"r": 3},
     "randlora": {"r": 5}, "road": {"g": 8}, "ssvd": {"k": 3}, "svft": {"count": 5}, "vera": {"r": 3},
-}  # fmt: skip
+}
 LINEAR = [(name, variant) for name, variant in LIBRARY if name not in ("clover", "reft")]
 
 

@@ -239,5 +239,5 @@ def test_all_of_it_under_vmap() -> None:
     x = rand(7, 6)
     omega = K.pairs(6)
     for f in (K.skew, K.circulant, K.diag, lambda v: K.topk(v, 2), lambda v: K.scatter(v[:3], omega, 6, 6),
-              lambda v: K.blkdiag(K.reshape(v, 1, (3, 1, 2))), K.softmax):  # fmt: skip
+              lambda v: K.blkdiag(K.reshape(v, 1, (3, 1, 2))), K.softmax):
         assert torch.allclose(torch.vmap(f)(x), torch.stack([f(v) for v in x]))

@@ -92,7 +92,7 @@ def codes(text: str, variant: str | None = None) -> list[str]:
 @pytest.mark.parametrize(("text", "parts"), [
     ("a_i", ("a", "i")), ("aᵢ", ("a", "i")), ("R₁₂", ("R", "12")), ("λ_b", ("λ", "b")), ("W_res", ("W", "res")),
     ("V̂", None), ("S_qk'", None), ("x", None), ("â_i", ("â", "i")),
-])  # fmt: skip
+])
 def test_split(text: str, parts: tuple[str, str] | None) -> None:
     assert split(text) == parts
 
@@ -118,7 +118,7 @@ def test_spellings_of_a_subscript_are_one_name() -> None:
     ("Σᵢ A_i", "Σ[i in range(r)] A[i]"), ("Σ_{i ∈ range(m)} bᵢ", "Σ[i in range(m)] B[i]"),
     ("cayley(W)", "cayley(W)"), ("x[2r]", "x[(2 * r)]"),
     ("scatter(λ, x, shape=(m,n))", "scatter(λ, x, shape=tuple(m, n))"),
-])  # fmt: skip
+])
 def test_readings(line: str, want: str) -> None:
     assert show(value(line)) == want
 
@@ -150,7 +150,7 @@ def test_ellipsis() -> None:
 
 def test_spaces() -> None:
     found = method(HEAD + "Q ∈ ℝ^{b×k×k}: learned, init = 0\nΩ ← band(r, 1)\nc ∈ ℝ^Ω: learned, init = 0\nR ∈ St(r, n): "
-                   "learned, init = orthogonal\ny ← W @ x\n")  # fmt: skip
+                   "learned, init = orthogonal\ny ← W @ x\n")
     Q, c, R = found.parameters
     assert ([show(d) for d in Q.space.dims], [show(d) for d in Q.space.family]) == (["k", "k"], ["b"])
     assert c.space.index == "Ω" and [show(d) for d in c.space.dims] == ["|Ω|"]
@@ -228,7 +228,7 @@ h ← h · s
 """)
     assert found.title == "ReFT: an intervention" and found.site == "hidden" and found.output == "h"
     assert [(h.name, h.knob, h.default is None) for h in found.hyper] == [
-        ("r", False, False), ("β₁", False, False), ("s", True, False), ("steps", False, True)]  # fmt: skip
+        ("r", False, False), ("β₁", False, False), ("s", True, False), ("steps", False, True)]
     assert found.options == (("positions", t.Text("f7+l7")),)
     assert [test.op for test in found.relations] == ["≤", "even"]
     linear = method("adapter T on linear(W ∈ ℝ^{a×b})\ny ← W @ x\n")
@@ -309,7 +309,7 @@ after backward:
     ("y ← W @ \"x\"\n", ["E106"]),
     ("y ← blkdiag(...) @ x\n", ["E209"]),
     ("y ← B @ ... @ A @ x\n", ["E106"]),
-])  # fmt: skip
+])
 def test_refusals(body: str, wanted: list[str]) -> None:
     assert codes(DECLARED + body) == wanted
 
@@ -325,7 +325,7 @@ def test_refusals(body: str, wanted: list[str]) -> None:
     ("adapter T on attention\ny ← W_Q @ x\n", ["E210"]),
     ("adapter T on attention\nz ← attn(q = x)\ny ← z\n", ["E210", "E210"]),
     ("adapter T(r = s) on linear\ny ← W @ x\n", ["E201"]),
-])  # fmt: skip
+])
 def test_headers_refused(text: str, wanted: list[str]) -> None:
     assert codes(text) == wanted
 
@@ -368,7 +368,7 @@ y ← (W + ΔW) @ (x ⊙ γ)
 """)
     assert {p.name: (p.role, p.shared) for p in found.parameters} == {
         "A": ("frozen", True), "B": ("frozen", True), "λ_d": ("learned", False), "λ_b": ("learned", False),
-        "γ": ("learned", False)}  # fmt: skip
+        "γ": ("learned", False)}
     said = suggestions(wrong)
     assert said["A"] == "A ∈ ℝ^{r×n}: frozen, shared, init = kaiming, seed = 0"
     assert said["γ"] == "γ ∈ ℝ^n: learned, init = 1"
@@ -426,7 +426,7 @@ SAMPLES = [
     "ΔW ← B @ A\ny ← (W + ΔW) @ x\n", "â_i ← ‖aᵢ‖, b̂ⱼ ← ‖bⱼ‖\ny ← x\n", "ΔW ← Σₜ cₜ · uᵢ vⱼᵀ\n",
     "R ← B_m @ ... @ B₂ @ B₁\n", "y ← attn(W_Q' @ x, W_K' @ x, ...)\n", DECLARED + "y ← W @ x\n",
     "for i in range(d//2):\n    x̂[2i] ← α_i · x[2i]\n",
-]  # fmt: skip
+]
 
 
 def test_the_blocks_of_the_source_document() -> None:
@@ -449,7 +449,7 @@ WORDS = [
     "[", "]", "_{", "}", ":", ",", ";", "←", "+=", "+", "-", "·", "@", "⊙", "⊗", "/", "//", "‖", "|", "²", "⁻¹",
     "ᵀ", "∈", "ℝ^{r×n}", "\n", "for i in range(r):", "for (i,j) in Ω:", "after backward:", "minimise",
     "variant a:", "common:", "\n    ", " ",
-]  # fmt: skip
+]
 
 
 @settings(max_examples=400, deadline=None)

@@ -60,7 +60,7 @@ def expect(text: str, tensors: Mapping[str, Tensor], weight: Tensor, **hyper: An
 LORA = linear("""A ∈ ℝ^{r×n}: learned, init = kaiming
 B ∈ ℝ^{m×r}: learned, init = 0
 ΔW ← B @ A
-y ← (W + (α/r) · ΔW) @ x""", "adapter LoRA(r = 2, α = 6) on linear(W ∈ ℝ^{m×n})")  # fmt: skip
+y ← (W + (α/r) · ΔW) @ x""", "adapter LoRA(r = 2, α = 6) on linear(W ∈ ℝ^{m×n})")
 
 
 def test_lora() -> None:
@@ -104,7 +104,7 @@ OFT = linear("""Q ∈ (ℝ^{k(k-1)/2})^b: learned, init = 0
 Q_skew ← skew(Q)
 R ← (I + Q_skew)(I - Q_skew)⁻¹
 R_full ← blkdiag(R₁, ..., R_b)
-y ← (W @ R_fullᵀ) @ x""", "adapter OFT(k = 4) on linear(W ∈ ℝ^{m×n}) where n = b·k")  # fmt: skip
+y ← (W @ R_fullᵀ) @ x""", "adapter OFT(k = 4) on linear(W ∈ ℝ^{m×n}) where n = b·k")
 
 
 def test_oft() -> None:
@@ -121,7 +121,7 @@ HRA = linear("""v ∈ ℝ^{r×n}: learned, init = pairs(kaiming)
 R ← I
 for i in range(r):
     R ← (I - 2 · v_i v_iᵀ / ‖v_i‖²) @ R
-y ← (W @ Rᵀ) @ x""", "adapter HRA(r = 4) on linear(W ∈ ℝ^{m×n}) where r even")  # fmt: skip
+y ← (W @ Rᵀ) @ x""", "adapter HRA(r = 4) on linear(W ∈ ℝ^{m×n}) where r even")
 
 
 def test_hra() -> None:
@@ -175,7 +175,7 @@ U, Σ, Vᵀ ← svd(W)
 G ← cayley(skew(θ))
 Σ̂ ← Σ; Σ̂_{:k} += ΔΣ
 V̂ᵀ ← Vᵀ; V̂ᵀ_{:k} ← G @ Vᵀ_{:k}
-y ← U · diag(Σ̂) · V̂ᵀ @ x""", "adapter SSVD(k = 3) on linear(W ∈ ℝ^{m×n})")  # fmt: skip
+y ← U · diag(Σ̂) · V̂ᵀ @ x""", "adapter SSVD(k = 3) on linear(W ∈ ℝ^{m×n})")
 
 
 def signed_svd(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -202,7 +202,7 @@ ROAD = linear("""θ ∈ ℝ^d: learned, init = 0
 for i in range(d):
     x̂[2i] ← α_i · (cos θ_i · x[2i] - sin θ_i · x[2i+1])
     x̂[2i+1] ← α_i · (sin θ_i · x[2i] + cos θ_i · x[2i+1])
-y ← W @ x̂""", "adapter RoAd on linear(W ∈ ℝ^{m×n}) where n = 2·d")  # fmt: skip
+y ← W @ x̂""", "adapter RoAd on linear(W ∈ ℝ^{m×n}) where n = 2·d")
 
 
 def test_road() -> None:
@@ -240,7 +240,7 @@ R ← I
 for (i,j,t) in tree(n):
     G ← I; G[i,i] ← cos θ_t; G[i,j] ← -sin θ_t; G[j,i] ← sin θ_t; G[j,j] ← cos θ_t
     R ← G @ R
-y ← (W @ Rᵀ) @ x""", "adapter GOFT on linear(W ∈ ℝ^{m×n})")  # fmt: skip
+y ← (W @ Rᵀ) @ x""", "adapter GOFT on linear(W ∈ ℝ^{m×n})")
 
 
 @pytest.mark.parametrize("n", [8, 5])
@@ -263,7 +263,7 @@ R ← I
 for j in range(F):
     P ← perm(butterfly(n, k, j))
     R ← Pᵀ @ blkdiag(cayley(skew(Q_{j}))) @ P @ R
-y ← (W @ Rᵀ) @ x""", "adapter BOFT(k = 2, F = 3) on linear(W ∈ ℝ^{m×n}) where n = b·k")  # fmt: skip
+y ← (W @ Rᵀ) @ x""", "adapter BOFT(k = 2, F = 3) on linear(W ∈ ℝ^{m×n}) where n = b·k")
 
 
 def test_boft() -> None:
@@ -292,7 +292,7 @@ B ∈ (ℝ^{p×r})^N: frozen, shared, init = unit_std(kaiming), seed = seed
 Γ ∈ (ℝ^q)^N: learned, init = 1/p
 D ← (α/r) · Σⱼ Bⱼ · Λⱼ @ A · Γⱼ
 y ← (W + (D if m ≥ n else Dᵀ)) @ x""", "adapter RandLoRA(r = 4, α = 8, seed = 0) on linear(W ∈ ℝ^{m×n}) "
-    "where q = min(m, n), p = max(m, n), N = ceil(q/r)")  # fmt: skip
+    "where q = min(m, n), p = max(m, n), N = ceil(q/r)")
 
 
 def test_randlora() -> None:
@@ -329,7 +329,7 @@ variant topk:
 common:
     c ∈ ℝ^Ω: learned, init = 0
     ΔW ← Σ_{(i,j) ∈ Ω} c_{i,j} · U_{:,i} Vᵀ_{j,:}
-    y ← (W + ΔW) @ x""", "adapter SVFT(d = 1, count = 5) on linear(W ∈ ℝ^{m×n})")  # fmt: skip
+    y ← (W + ΔW) @ x""", "adapter SVFT(d = 1, count = 5) on linear(W ∈ ℝ^{m×n})")
 
 
 @pytest.mark.parametrize("variant", ["banded", "random", "topk"])
@@ -459,7 +459,7 @@ variant head:
 
 def attention_tensors(H: int = 4, G: int = 2, e: int = 3, d: int = 12) -> dict[str, Tensor]:
     return {"W_Q": rand(H, e, d), "W_K": rand(G, e, d), "W_V": rand(G, e, d, seed=1), "W_O": rand(H, d, e, seed=2),
-            "b_Q": rand(H, e), "b_K": rand(G, e), "b_V": rand(G, e, seed=1), "b_O": rand(d)}  # fmt: skip
+            "b_Q": rand(H, e), "b_K": rand(G, e), "b_V": rand(G, e, seed=1), "b_O": rand(d)}
 
 
 def sdpa(t: Mapping[str, Tensor], x: Tensor, causal: bool) -> Tensor:
@@ -541,7 +541,7 @@ def test_clover_trains_one_map_per_head() -> None:
     ("y ← W @ x · sqrt(4) · log2(8) · floor(5/2) / max(2, 3)", lambda: W * 4),
     ("y ← clamp(W, -0.5, 0.5) @ x", lambda: W.clamp(-0.5, 0.5)),
     ("y ← maximum(W, 0) @ x", lambda: W.clamp(min=0)),
-])  # fmt: skip
+])
 def test_rules(body: str, weight: Callable[[], Tensor] | None) -> None:
     text = linear(body)
     if weight is None:
@@ -562,7 +562,7 @@ def test_rules(body: str, weight: Callable[[], Tensor] | None) -> None:
     ("y ← skew(x) @ x", "E301"), ("y ← W", "E301"), ("y ← topk(x, 99)", "E305"), ("y ← x + I", "E301"),
     ("y ← svd(W) @ x", "E301"), ("y ← reshape(W, 5, 5) @ x", "E301"), ("y ← butterfly(n, 3, 0)", "E501"),
     ("y ← (W + ones(n))@ x", "E301"), ("y ← (W + I) @ x", "E304"), ("y ← zeros(m,m)⁻¹ @ W @ x", "E301"),
-])  # fmt: skip
+])
 def test_refusals_have_a_code_and_a_place(body: str, code: str) -> None:
     with pytest.raises(PadpError) as caught:
         read(linear(body), {"W": W}).forward(X)

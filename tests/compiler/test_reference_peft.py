@@ -37,7 +37,7 @@ def layer(config: Any, seed: int = 0) -> tuple[nn.Linear, nn.Module, dict[str, T
 
 
 def same(text: str, linear: nn.Linear, model: nn.Module, tensors: dict[str, Tensor],
-         variant: str | None = None) -> None:  # fmt: skip
+         variant: str | None = None) -> None:
     source = Source.of(text)
     given = {"W": linear.weight.detach(), "bias": linear.bias.detach(), **tensors}
     reference = Reference(resolve(parse(source), source, variant), {}, {}, given)

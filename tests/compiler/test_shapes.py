@@ -101,7 +101,7 @@ WRONG: list[str] = [
     LOW + "«E301 y ← W + B @ A»\n",
     "«E207 adapter T on linear(W ∈ ℝ^{m×n})»\nz ← W @ x\n",
     "«E207 adapter T on hidden(h ∈ ℝ^d)»\nz ← h\n",
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("text", WRONG, ids=[t.removeprefix(LOW) for t in WRONG])

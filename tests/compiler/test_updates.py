@@ -37,15 +37,15 @@ def reference(tensors: dict[str, Tensor], text: str = ADALORA) -> Reference:
 def test_adalora_over_three_sites_and_four_steps() -> None:
     shapes = [(5, 6), (5, 6), (7, 3)]
     tensors = [{"W": rand(m, n, seed=k), "P": rand(m, 4, seed=10 + k), "Λ": rand(4, seed=20 + k),
-                "Q": rand(4, n, seed=30 + k)} for k, (m, n) in enumerate(shapes)]  # fmt: skip
+                "Q": rand(4, n, seed=30 + k)} for k, (m, n) in enumerate(shapes)]
     smooth: list[dict[str, Tensor]] = [{n: torch.zeros_like(v) for n, v in t.items()} for t in tensors]
     spread = [{n: torch.zeros_like(v) for n, v in t.items()} for t in tensors]
     states: list[Outcome | None] = [None, None, None]
     for step in range(4):
         gradients = [{n: rand(*t[n].shape, seed=100 + 10 * step + k) for n in ("P", "Λ", "Q")}
-                     for k, t in enumerate(tensors)]  # fmt: skip
+                     for k, t in enumerate(tensors)]
         sites = [Site(reference(t), g, {} if s is None else s.state)
-                 for t, g, s in zip(tensors, gradients, states, strict=True)]  # fmt: skip
+                 for t, g, s in zip(tensors, gradients, states, strict=True)]
         got = outcomes(sites, step)
         scores: list[Tensor] = []
         for k, t in enumerate(tensors):

@@ -179,7 +179,7 @@ EXPRESSIONS: list[tuple[str, Expr]] = [
     ("learned", n("learned")),
     ("a − b", Binary("-", a, b)),
     ("2αβ", Juxt((two, n("α"), n("β")))),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("text", "tree"), EXPRESSIONS, ids=[text for text, _ in EXPRESSIONS])
@@ -280,7 +280,7 @@ def test_header_may_go_over_lines() -> None:
     assert program.header == Header(
         "X", (Hyper("r", Number(8)), Hyper("k", two)), "linear", (Binding("W", Space("ℝ", (r,))),), (),
         (Compare("=", r, k),), "why",
-    )  # fmt: skip
+    )
     assert program.body == (Remark("rank"), Remark("where"), Assign((n("y"),), "←", two))
 
 
@@ -404,7 +404,7 @@ def test_every_comment_of_any_layout_is_kept() -> None:
             [(0, ""), (3, ""), (0, "adapter X on linear "), (1, ""), (0, "for i in S: "), (9, ""), (4, "a ← (b + "),
              (1, ""), (0, "b) "), (2, ""), (0, "variant v:"), (0, ""), (2, "a ← 2"), (7, "")]
         )
-    )  # fmt: skip
+    )
     from padp.dsl.printer import to_text
 
     printed = to_text(read(text))
@@ -529,7 +529,7 @@ HEAVY = [
     "‖" * 9000, "y ← " + "lambda " * 1200, "y ← " + "a for i in b " * 700, "'=" * 4000, '"" ' * 3000, "{}" * 4000,
     "adapter " + "X on " * 1800, "a: learned " * 800, "(" + "\n" * 9000, "adapter X\n" + "#a\n" * 3000 + "z",
     "y ← a" + "\u0302" * 9000, "y ← " + "λ" * 9000, "\\" * 9000, "(]" * 4900, "y ← (\n" * 4900, "a" * 199_000,
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("text", HEAVY, ids=range(len(HEAVY)))

@@ -58,7 +58,7 @@ SPELLINGS = [
     ("a ← Sigma_i u", "a ← Sigma_i u", "a <- Sigma_i u"),
     ("y ← a if m>=n else b", "y ← a if m ≥ n else b", "y <- a if m >= n else b"),
     ("minimize γ·a", "minimise γ · a", "minimise gamma * a"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("text", "glyphs", "ascii"), SPELLINGS, ids=[row[0] for row in SPELLINGS])

@@ -24,7 +24,7 @@ def at(piece: str, source: Source = SOURCE) -> Span:
 FULL = Diagnostic(
     "E301", "shapes do not fit", at("A_{:k} @ B"), SOURCE, (Related(at("A ← 1"), "A is a number"),), ("m = 3, n = 4",),
     "write `A · B`",
-)  # fmt: skip
+)
 
 
 def test_text() -> None:

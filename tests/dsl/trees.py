@@ -60,7 +60,7 @@ from padp.dsl.syntax import (
 WORDS = (
     "a", "W", "x", "e", "E2", "i", "t", "T", "R", "N", "O", "mask", "in", "inner", "Delta", "lambda", "beta1", "Sigma",
     "Phi", "hat", "bar", "prime", "q2", "1", "12", "K", "learned", "init", "seed", "â", "β", "Σ", "Δ", "ΔW", "ξ",
-)  # fmt: skip
+)
 
 
 OPS: tuple[BinaryOp, ...] = ("·", "@", "⊙", "⊗", "/", "//")

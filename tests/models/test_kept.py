@@ -82,7 +82,7 @@ def to_and_fro(layer: LinearSite) -> None:
 WRITES: dict[str, Write] = {
     "fused": step(True), "plain": step(False), "in place": in_place, "data": replaced, "load": loaded,
     "assign": assigned, "mode": written_in_training, "dtype": lambda layer: layer.float().double(), "merge": to_and_fro,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES.keys())

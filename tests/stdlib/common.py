@@ -72,7 +72,7 @@ def base_layer(case: Case, *, bias: bool = True, dtype: torch.dtype = torch.floa
 
 
 def fresh(case: Case, *, bias: bool = True, dtype: torch.dtype = torch.float64, own: torch.dtype | None = None
-          ) -> LinearSite:  # fmt: skip
+          ) -> LinearSite:
     """The layer with the adapter as it starts; ``own`` is the dtype of the adapter's tensors."""
     base = base_layer(case, bias=bias, dtype=dtype)
     return cast(LinearSite, case.adapter(base, variant=case.variant, dtype=own or dtype, **case.hyper))
@@ -94,7 +94,7 @@ def randomise(layer: LinearSite, spread: float, seed: int = 1) -> LinearSite:
 
 
 def trained(case: Case, *, bias: bool = True, dtype: torch.dtype = torch.float64, own: torch.dtype | None = None
-            ) -> LinearSite:  # fmt: skip
+            ) -> LinearSite:
     """The layer with its learned tensors moved away from their start."""
     return randomise(fresh(case, bias=bias, dtype=dtype, own=own), case.spread)
 
@@ -270,7 +270,7 @@ def takes_any_leading_shape(case: Case) -> None:
 LAWS: tuple[Law, ...] = (
     equals_its_reference, has_right_gradients, reaches_every_parameter, merges, starts_as_said, learns_from_its_start,
     counts_its_parameters, keeps_its_cache_honest, works_in_half_precision, takes_any_leading_shape,
-)  # fmt: skip
+)
 
 
 def law_name(law: Law) -> str:
@@ -332,7 +332,7 @@ def _short(name: str) -> str:
 
 
 def equals_peft(case: Case, config: Any, mapping: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]], *,
-                spread: float = 0.3, tolerance: float = 1e-5, merge: bool = True) -> None:  # fmt: skip
+                spread: float = 0.3, tolerance: float = 1e-5, merge: bool = True) -> None:
     """Output and merged weight are PEFT's, when PEFT's tensors are copied over by ``mapping``.
 
     ``mapping`` takes PEFT's tensors by short name to ours by symbol; it must name every learned tensor of ours.

@@ -108,7 +108,7 @@ def test_vera_has_its_matrices_once_a_model() -> None:
     [Case("oft", hyper={"k": 4}), Case("oft", "peft_exact", hyper={"k": 3}), Case("boft", n=16, hyper={"k": 4, "F": 3}),
      Case("boft", hyper={"k": 2, "F": 2})],
     ids=str,
-)  # fmt: skip
+)
 def test_rotations_keep_lengths_and_angles(case: Case) -> None:
     """W' W'ᵀ = W Wᵀ: the rows are turned together."""
     layer = trained(case)
@@ -203,7 +203,7 @@ def test_a_matrix_of_that_size_would_be_seen() -> None:
 PLANNED = [
     ("lora", {}), ("oft", {}), ("vera", {"r": 16}), ("dora", {}), ("delora", {}), ("pissa", {}), ("ia3", {}),
     ("road", {}), ("adalora", {"steps": 10}), ("boft", {"k": 4, "F": 3}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "hyper"), PLANNED, ids=[name for name, _ in PLANNED])

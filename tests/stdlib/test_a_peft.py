@@ -70,7 +70,7 @@ def test_dora_has_the_gradients_of_peft() -> None:
     x = inputs(Case("dora"), 5, dtype=torch.float32)
     names = {"lora_A": "A", "lora_B": "B", "lora_magnitude_vector": "g"}
     wanted = {next(v for k, v in names.items() if k in name): p for name, p in theirs.model.named_parameters()
-              if p.requires_grad}  # fmt: skip
+              if p.requires_grad}
     theirs.model(x).square().sum().backward()
     ours(x).square().sum().backward()
     for name, p in learned(only(ours)).items():
@@ -134,7 +134,7 @@ def test_delora_at_its_start() -> None:
     config = peft.DeloraConfig(r=4, target_modules=["0"])
     theirs, ours = peft_layer(case, config, spread=0.0), fresh(case, dtype=torch.float32)
     copy_into(ours, {"A": theirs.tensors["delora_A"], "B": theirs.tensors["delora_B"],
-                     "λ": theirs.tensors["delora_lambda"].reshape(())})  # fmt: skip
+                     "λ": theirs.tensors["delora_lambda"].reshape(())})
     x = inputs(case, 5, dtype=torch.float32)
     theirs.model(x).square().sum().backward()
     ours(x).square().sum().backward()
@@ -273,7 +273,7 @@ def test_adalora_prunes_what_peft_prunes(warmup: int, final: int) -> None:
     ours = padp.attach(copy.deepcopy(base), adalora, variant="peft", r=r, target=target, α=8, steps=steps,
                        warmup=warmup, final=final)
     config = peft.AdaLoraConfig(init_r=r, target_r=target, lora_alpha=8, total_step=steps, tinit=warmup, tfinal=final,
-                                deltaT=1, target_modules=["0", "2"])  # fmt: skip
+                                deltaT=1, target_modules=["0", "2"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs: Any = peft.get_peft_model(cast(Any, base), config)

@@ -29,7 +29,7 @@ CASES = [
     *(Case("fourierft", v, n, m, {"k": 10, "α": 20}, None if v == "paper" else 0.0) for v in ("zero", "paper")
       for n, m in SIZES),
     *(Case("psoft", v, n, m, {"r": 3}) for v in ("input", "seed", "peft") for n, m in SIZES),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("law", LAWS, ids=law_name)

@@ -18,7 +18,7 @@ CASES = [
     Case("ssvd", hyper={"k": 3}), Case("road"), Case("antipasto", hyper={"k": 3}), Case("goft"),
     Case("adalora", hyper={"r": 4, "steps": 9}), Case("boft", hyper={"k": 2, "F": 2}), Case("hra", hyper={"r": 4}),
     Case("randlora", hyper={"r": 4}), Case("fourierft", hyper={"k": 10}), Case("psoft", hyper={"r": 3}),
-]  # fmt: skip
+]
 
 
 class Counter:
