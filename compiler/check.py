@@ -57,8 +57,8 @@ def _variant(program: syntax.Program, source: Source, variant: str | None) -> It
         return
     yield from names
     typed, problems = typing(program, method)
-    said = {(d.code, d.message) for d in names}
-    yield from (d for d in problems if (d.code, d.message) not in said)
+    known = {(d.code, d.message) for d in names}
+    yield from (d for d in problems if (d.code, d.message) not in known)
     sound = not any(d.severity == "error" for d in (*names, *problems))
     claims = check_claims(program, method, typed, sound)
     yield from claims

@@ -62,8 +62,7 @@ def _counted(key: _ById) -> Counted:
     typed = declarations(method)
     by_name: dict[str, Any] = {}
     spaces: dict[str, str] = {}
-    for name in (p.name for p in method.parameters if p.name in typed.parameters):  # as declared, not as used
-        p = typed.parameters[name]
+    for name, p in typed.parameters.items():
         roles = [p.declaration.role, *(["shared"] if p.declaration.shared else [])]
         spaces[name] = f"{p.node.type}, {', '.join(roles)}"
         if p.declaration.role == "learned":

@@ -172,8 +172,8 @@ class Reader:
         found = self.entry(text, scope, place)
         if found is not None:
             if place == "update" and found.name in _OF_THE_FORWARD and key(text) not in self.declared_at:
-                self.report("E210", f"`{found.name}` belongs to the forward pass: after backward there are parameters and "
-                                    "their gradients", span, once=f"{found.name} after backward",
+                self.report("E210", f"`{found.name}` belongs to the forward pass: after backward there are parameters "
+                                    "and their gradients", span, once=f"{found.name} after backward",
                             suggestion="leave it out, or keep what is needed in a parameter")
             if found.kind == "number" and key(text) in self.sizes and not self._in_space:
                 self.report("E201", f"`{text}` has no value", span, once=key(text),
@@ -813,7 +813,7 @@ class Reader:
 
 
     def no_initialiser(self, e: s.Expr, name: str, scope: Scope) -> bool:
-        """Report E204 for a word after ``init =`` that is neither an initialiser nor anything else; True when it was."""
+        """Report E204 for a word after ``init =`` that is nothing at all; True when it was."""
         constant = {"zeros": "0", "ones": "1", "zero": "0", "one": "1", "identity": "I", "eye": "I"}.get(name)
         base = (split(name) or (name, ""))[0]
         declared = key(name) in self.declared_at or base in self.declared_at or not self.is_free(name, scope)

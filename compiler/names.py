@@ -83,6 +83,8 @@ class _Resolver:
         header = program.header
         site = "linear" if header is None else header.site
         self.reader = Reader(source, site if site in SITES else "linear", hypotheses(program.body))
+        self.reader.declared_at = {key(n.text): n.span for x in walk(tuple(program.body)) if isinstance(x, s.Declare)
+                                   for n in x.names}
         self.report = self.reader.report
         self.variant = self.chosen_variant(variant)
         self.body = self.chosen_body()
@@ -113,7 +115,7 @@ class _Resolver:
         site_scope = scope.inner()
         steps: list[t.Step] = []
         self.block(self.body, scope, steps, "value", ())
-        output = self.output(steps)
+        output = self.output(steps, scope)
         self.parameters.extend(p for p, _, _ in self.reader.assumed.values())
         functions = self.functions(site_scope, steps)
         self.changed_after_use()
@@ -200,6 +202,7 @@ class _Resolver:
                         notes=[f"sites: {', '.join(SITES)}"])
         given = list(header.bindings) if header is not None and header.site in SITES else []
         if given:
+            self.refuse_given_sizes(header, given)
             return given
 
         def real(dims: str, family: str = "") -> s.Space:
@@ -214,6 +217,16 @@ class _Resolver:
                 usual = [("W_Q", real("ed", "H")), ("W_K", real("ed", "G")), ("W_V", real("ed", "G")),
                          ("W_O", real("de", "H"))]
         return [s.Binding(name, space, span) for name, space in usual]
+
+    def refuse_given_sizes(self, header: s.Header | None, bindings: Sequence[s.Binding]) -> None:
+        """E202 for a hyperparameter with the name of a size that the layer gives."""
+        sizes = {key(d.text): d.span for x in bindings for d in (*x.space.dims, *x.space.family)
+                 if isinstance(d, s.Name)}
+        for h in header.hyper if header is not None else ():
+            if key(h.name) in sizes:
+                self.report("E202", f"`{h.name}` is a size of the layer and a hyperparameter", h.span,
+                            suggestion="leave it out of the header: the layer gives its sizes",
+                            related=[Related(sizes[key(h.name)], "the size")])
 
     def assigned_names(self) -> set[str]:
         """Keys of names that some statement binds."""
@@ -380,11 +393,13 @@ class _Resolver:
         """No function reaches itself, and none grows beyond a limit when all calls in it are written out."""
         size: dict[str, int] = {}
         open_: list[str] = []
+        circles: set[str] = set()
 
         def visit(name: str) -> int:
             if name in open_:
                 self.report("E106", f"the function {name} calls itself ({' → '.join([*open_, name])})",
                             self.definitions[name][2], once=name, suggestion="write a loop")
+                circles.add(name)
                 return 0
             if name not in size:
                 open_.append(name)
@@ -399,6 +414,9 @@ class _Resolver:
             if visit(name) > LONGEST_EXPANSION:
                 self.report("E105", f"the function {name} is too large when the functions in it are written out",
                             self.definitions[name][2], once=name)
+        for name in circles:  # broken here, so that nobody goes around for ever
+            names, _, span, from_prelude = self.definitions[name]
+            self.definitions[name] = (names, s.Name(names[0], span), span, from_prelude)
 
     def training_functions(self) -> set[str]:
         """Functions that read a gradient or keep a state, directly or through another."""
@@ -503,6 +521,9 @@ class _Resolver:
         if frozen and seed is None and any(isinstance(x, t.Call) and x.function in RANDOM and self.is_initialiser(x, d)
                                            for x in walk(init)):
             self.report("E204", "frozen random numbers need a seed", d.span, suggestion="seed = 0")
+        if space.kind in ("ℂ", "ℕ"):
+            self.report("E204", f"a declared tensor is real; this is in {space.kind}", d.span,
+                        suggestion="ℝ; two real tensors for a complex one, `Ω ← …` for indices")
         if "shared" in roles:
             self.refuse_shared(roles["shared"].span, frozen, init, scope)
         for name in d.names:
@@ -515,7 +536,7 @@ class _Resolver:
                         suggestion="`frozen, shared` for one tensor of the model, `learned` for one at each site")
         elif any(isinstance(x, t.Var) and (found := scope.find(x.name)) is not None and found.kind == "tensor"
                  for x in walk(init)):
-            self.report("E106", "a shared tensor is the same at every site, so it cannot start from a tensor of one", span,
+            self.report("E106", "a shared tensor is the same at every site, so it cannot start from one's tensor", span,
                         suggestion="leave out `shared`, or start it from random numbers")
 
     def is_initialiser(self, call: t.Call, d: s.Declare) -> bool:
@@ -643,7 +664,15 @@ class _Resolver:
         if wanted and wanted != len(names):
             parts = "U, Σ, Vᵀ ← svd(M)" if wanted == 3 else "Q, R ← qr(M)"
             self.report("E209", f"{wanted} values for {len(names)} names", a.span, suggestion=parts)
+        elif wanted == 3 and self.is_transposed_later(names[2]):
+            self.report("E209", f"the third value of svd is the transpose already: `{names[2]}` is bound to Vᵀ, and "
+                                f"the program reads `{names[2]}ᵀ`", a.span, suggestion="U, Σ, Vᵀ ← svd(M)")
         self.let(tuple(names), value, a.span, a, scope, out)
+
+    def is_transposed_later(self, name: str) -> bool:
+        """Whether ``Vᵀ`` is read where the name that is bound is ``V``."""
+        return any(isinstance(x, s.Chain) and isinstance(x.head, s.Name) and key(x.head.text) == key(name)
+                   and isinstance(x.trailers[0], s.Transposed) for x in walk(tuple(self.body)))
 
     def assign_name(self, text: str, span: Span, a: s.Assign, scope: Scope, out: list[t.Step], place: Place,
                     loops: tuple[s.For, ...]) -> None:
@@ -667,7 +696,7 @@ class _Resolver:
 
     def is_local(self, text: str, base: str, loops: Sequence[s.For]) -> bool:
         """``Hᵢ ← …`` in a loop over i, with H in no other form anywhere: a name that lives for one iteration."""
-        if not loops:
+        if not loops or base in ("y", "h"):  # what a site reads lives on
             return False
 
         def mentions(tree: object) -> list[str]:
@@ -793,7 +822,7 @@ class _Resolver:
 
     # ------------------------------------------------------------ the end
 
-    def output(self, steps: Sequence[t.Step]) -> str:
+    def output(self, steps: Sequence[t.Step], scope: Scope) -> str:
         """The name that the program defines for its site: y, or h."""
         site = self.reader.site
         wanted = "h" if site == "hidden" else "y"
@@ -809,6 +838,10 @@ class _Resolver:
             usual = {"linear": f"y ← {guess or 'W'} @ x", "attention": "y ← attn(q = …)", "hidden": "h ← h + …"}
             self.report("E207", f"the program never says what `{wanted}` is", span, suggestion=usual[site])
             return guess or wanted
+        if key(wanted) in self.reader.local_names and scope.find(wanted) is None:
+            self.report("E207", f"`{wanted}` is bound inside a loop only, where it lives for one iteration",
+                        self.reader.local_names[key(wanted)],
+                        suggestion=f"bind `{wanted}` before the loop, or write it by index, `{wanted}_i ← …`")
         answers = [x.value for x in bound if x.names == ("y",)]
         for call in (x for x in walk((tuple(steps), tuple(self.minimise))) if isinstance(x, t.Call)):
             if call.function == "attn" and site == "attention" and not any(call is v for v in answers):

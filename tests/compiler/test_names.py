@@ -272,7 +272,7 @@ after backward:
     ("C ∈ ℝ^m: frozen\ny ← W @ x\n", ["E204"]),
     ("C ∈ ℝ^m: frozen, init = kaiming\ny ← W @ x\n", ["E204"]),
     ("C ∈ ℝ^m: learned, init = kaiming(1, 2)\ny ← W @ x\n", ["E209"]),
-    ("C ∈ ℝ^m: learned, init = kayming\ny ← W @ x\n", ["E201"]),
+    ("C ∈ ℝ^m: learned, init = kayming\ny ← W @ x\n", ["E204"]),
     ("z ← 1\n", ["E207"]),
     ("U, S ← svd(W)\ny ← W @ x\n", ["E209"]),
     ("a, b ← W\ny ← W @ x\n", ["E209"]),
