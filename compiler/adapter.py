@@ -205,7 +205,7 @@ class Adapter:
     def shared_shapes(self, sizes: Mapping[str, int], variant: str | None, hyper: Mapping[str, Any]
                       ) -> dict[str, tuple[int, ...]]:
         """The shapes of shared tensors that a site of these sizes needs, by key."""
-        from padp.compiler.module import declared_seed, shared_key
+        from padp.compiler.module import seed_of, shared_key
 
         method = self.method(variant)
         if not any(p.shared for p in method.parameters):
@@ -214,8 +214,8 @@ class Adapter:
         found: dict[str, tuple[int, ...]] = {}
         for name, p in compiled.parameters.items():
             if p.declaration.shared:
-                seed = declared_seed(p.declaration.seed, hyper) if p.declaration.seed is not None else 0
-                found[shared_key(self, variant, name, seed, p.start)] = tuple(int(d) for d in p.stored)
+                key = shared_key(self, variant, name, seed_of(p, hyper, 0), p.start)
+                found[key] = tuple(int(d) for d in p.stored)
         return found
 
     def build(self, sizes: Mapping[str, int], *, variant: str | None, hyper: Mapping[str, Any],

@@ -281,8 +281,6 @@ def _quotient(s: State, a: Node, c: Node) -> Node:
     if c.type.rank == 2:
         raise Mismatch(f"division by a matrix ({c.type})", "E302", "A @ B⁻¹, or A ⊙ (1/B) entry by entry")
     if a.type.rank <= 1:
-        if a.type.rank == 0 and a.op != "const" and a.type.rank != c.type.rank:
-            return b.div(s.g, a, c)
         return b.div(s.g, a, c)
     axis = norm_axis(c)
     if axis is None:

@@ -64,14 +64,6 @@ def _dims(dims: Sequence[Any]) -> str:
     return "×".join(show(d) for d in dims)
 
 
-def is_const(node: Node) -> bool:
-    return node.op == "const"
-
-
-def is_eye(node: Node) -> bool:
-    return node.op == "eye"
-
-
 def is_zero(node: Node) -> bool:
     return (node.op == "full" and node.attrs[0] == 0) or (node.op == "const" and node.attrs[0] == 0)
 
@@ -241,7 +233,7 @@ def matmul(g: Graph, a: Node, b: Node) -> Node:
     if unknown(a, b):
         return opaque(g, "prod", a, b)
     if a.type.rank == 0 or b.type.rank == 0:
-        raise Mismatch(f"@ is the matrix product; {a.type} @ {b.type} has a scalar", "E302", "·  for scaling")
+        raise Mismatch(f"@ is the matrix product; {a.type} @ {b.type} has a scalar", "E302", "· for scaling")
     if a.type.rank == 1:
         if b.type.row:
             return outer(g, a, t(g, b))

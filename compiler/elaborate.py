@@ -149,13 +149,13 @@ def dimension_names(method: Method, hypotheses: Sequence[SpaceTerm] = ()) -> set
     def visit(term: Any) -> None:
         if isinstance(term, Var):
             found.add(term.name)
-        elif isinstance(term, (Arith,)):
+        elif isinstance(term, Arith):
             visit(term.left)
             visit(term.right)
         elif isinstance(term, Call):
             for a in term.args:
                 visit(a)
-        elif isinstance(term, (Power,)):
+        elif isinstance(term, Power):
             visit(term.base)
         elif isinstance(term, (Negate, Magnitude)):
             visit(term.operand)

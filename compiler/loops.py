@@ -32,15 +32,7 @@ from padp.compiler.meanings import (
     term,
 )
 from padp.compiler.state import PendingWrite, State, report
-from padp.compiler.terms import (
-    Call,
-    Let,
-    Loop,
-    Range,
-    Step,
-    Term,
-    Write,
-)
+from padp.compiler.terms import Call, Let, Loop, Range, Step, Term, Write
 from padp.dsl.source import Span
 
 MAX_UNROLL = 256
@@ -71,8 +63,6 @@ def bind(s: State, name: str, node: Node, span: Span) -> None:
         if type_.kind != "unknown":
             node = s.g.node("assumed", (node,), (name,), type_)
     s.env[name] = node
-    if s.local:
-        s.local[-1].add(name)
     s.history.append((name, node, span))
 
 
@@ -209,16 +199,13 @@ def _independent(s: State, loop: Loop, start: Any, count: Any, set_: Node | None
     waiting = s.pending
     s.pending = {k: [] for k in waiting}
     loop_variables(s, loop.variables, axis, start, set_, loop.span)
-    s.local.append(set())
     s.in_loop += 1
     for step in loop.body:
         run_step(s, step)
     s.in_loop -= 1
-    locals_ = s.local.pop()
     written, s.pending = s.pending, waiting
     kept = {n: v for n, v in s.env.items() if n in s.learned}
     s.env = {**outer, **{n: v for n, v in kept.items() if n not in outer}}
-    del locals_
     s.g.span = loop.span
     for name, writes in written.items():
         if not writes:

@@ -21,12 +21,12 @@ from padp.compiler import kernels
 from padp.compiler.compiled import Compiled
 from padp.compiler.emit import Leaf, Stage, printed, run
 from padp.compiler.freshness import Stamp, stamp
+from padp.compiler.ir import Node
 from padp.compiler.plans import Plan, plan_of
 from padp.compiler.reference import Reference
 from padp.compiler.shared import SharedStore
 from padp.compiler.site import HeadMap, bias_of, weight_of
 from padp.compiler.state import Learned, Start
-from padp.compiler.terms import Term
 from padp.compiler.updates import prepare
 from padp.dsl.diagnostics import refuse
 
@@ -117,7 +117,7 @@ class AdapterModule(nn.Module):
                shared: SharedStore | None) -> Tensor:
         declaration = p.declaration
         shape = tuple(int(d) for d in p.stored)
-        own = seed if declaration.seed is None else declared_seed(declaration.seed, self.hyper)
+        own = seed_of(p, self.hyper, seed)
         generator = torch.Generator().manual_seed(_mixed(own, name))
         if declaration.shared and shared is not None:
             key = shared_key(self.adapter, self.variant, name, own, p.start)
@@ -421,7 +421,7 @@ class _Plain(nn.Module):
         return nn.functional.linear(x, cast(Tensor, self.weight), cast("Tensor | None", self.bias))
 
 
-def _node(p: Learned) -> Any:
+def _node(p: Learned) -> Node:
     assert p.start.node is not None
     return p.start.node
 
@@ -430,11 +430,13 @@ def _shaped(value: Tensor, p: Learned) -> Tensor:
     return value.expand(tuple(int(d) for d in p.stored)).clone()
 
 
-def declared_seed(seed: Term, hyper: Mapping[str, Any]) -> int:
-    """A seed as declared, which may name hyperparameters."""
+def seed_of(p: Learned, hyper: Mapping[str, Any], site: int) -> int:
+    """The seed as declared, which may name hyperparameters; else the site's, and one for all sites of a shared tensor."""
     from padp.compiler.sizes import symbolic
 
-    return int(symbolic(seed, {k: v for k, v in hyper.items() if isinstance(v, (int, float))}))
+    if p.declaration.seed is None:
+        return 0 if p.declaration.shared else site
+    return int(symbolic(p.declaration.seed, {k: v for k, v in hyper.items() if isinstance(v, (int, float))}))
 
 
 def _attributes(names: Mapping[str, str]) -> dict[str, str]:
