@@ -86,7 +86,6 @@ class State:
     functions: dict[str, Any] = field(default_factory=dict)
     history: list[tuple[str, Node, Span]] = field(default_factory=list)
     requirements: list[tuple[Any, Any, Span]] = field(default_factory=list)
-    local: list[set[str]] = field(default_factory=list)
     holes: int = 0
     depth: int = 0
     in_loop: int = 0
