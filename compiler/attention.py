@@ -58,7 +58,7 @@ def attention_maps(typed: Elaborated, rules: Simplifier) -> tuple[dict[str, Mapp
     found: dict[str, Mapped] = {}
     for role, expression in given.items():
         try:
-            found[role] = _output_map(typed, rules, rules(expression)) if role == "o" else \
+            found[role] = _output_map(rules, rules(expression)) if role == "o" else \
                 _projection_map(typed, rules, role, rules(expression), f"b_{role.upper()}" in mentions)
         except (NotAMap, b.Mismatch) as reason:
             line, _ = method.source.position(expression.span.start)
@@ -124,7 +124,7 @@ def _projection_map(typed: Elaborated, rules: Simplifier, role: str, node: Node,
     return Mapped(matrix, kept, is_grouped)
 
 
-def _output_map(typed: Elaborated, rules: Simplifier, node: Node) -> Mapped:
+def _output_map(rules: Simplifier, node: Node) -> Mapped:
     """M with node = W_O M."""
     factors = list(node.args) if node.op == "prod" else [node]
     first = factors[0]

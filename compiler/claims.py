@@ -306,7 +306,7 @@ def check_claims(program: s.Program, method: Method, typed: Sequence[Case], soun
     only then are the counts those of the declarations."""
     source = method.source
     names = typed[0].typed.names if typed else {}
-    grammar = Grammar(program, source, method, _sizes_of(method, names))
+    grammar = Grammar(program, source, method, _sizes_of(names))
     made = grammar.claims(list(remarks(list(body_of(program, method.variant)), source)))
     if program.header is not None and program.header.comment:
         at = _place(source, program.header.comment, program.header.span.start, program.header.span)
@@ -324,14 +324,14 @@ def check_claims(program: s.Program, method: Method, typed: Sequence[Case], soun
     return list(dict.fromkeys(found))
 
 
-def _sizes_of(method: Method, names: Mapping[str, Node]) -> dict[str, Node]:
+def _sizes_of(names: Mapping[str, Node]) -> dict[str, Node]:
     """Dimensions and hyperparameters; names that the body binds are not among them, except index sets."""
     return {n: v for n, v in names.items() if v.op == "const" or v.type.kind == "index"}
 
 
 def open_properties(program: s.Program, method: Method, typed: Elaborated) -> list[Claim]:
     """The claims on values (shapes apart) of one variant, for testing with numbers."""
-    grammar = Grammar(program, method.source, method, _sizes_of(method, typed.names))
+    grammar = Grammar(program, method.source, method, _sizes_of(typed.names))
     made = grammar.claims(list(remarks(list(body_of(program, method.variant)), method.source)))
     return [c for c in made if c.kind in ("rank", "antisymmetric", "orthogonal", "identity")
             or (c.kind == "shape" and c.space is not None and c.space.kind in ("O", "SO", "St"))]

@@ -562,7 +562,7 @@ class Reader:
                     self.report("E209", "what stands before this parenthesis is not a function, and a product has one "
                                         "factor in each parenthesis", trailer.span, suggestion="f(x)")
                 case _:
-                    term = self.postfix(term, trailer, span, scope, place)
+                    term = self.postfix(term, trailer, span, scope)
         return term if product is None else t.Arith("*", product, term, e.span)
 
     def is_free(self, text: str, scope: Scope) -> bool:
@@ -606,7 +606,7 @@ class Reader:
                     suggestion=suggestion, once=text)
         return t.Var(text, e.span)
 
-    def postfix(self, term: t.Term, trailer: s.Trailer, span: Span, scope: Scope, place: Place) -> t.Term:
+    def postfix(self, term: t.Term, trailer: s.Trailer, span: Span, scope: Scope) -> t.Term:
         """``ᵀ``, ``⁻¹``, ``^e`` and ``_{…}`` after a factor."""
         match trailer:
             case s.Transposed():
@@ -650,7 +650,7 @@ class Reader:
             operand = self.expr(factors[at], scope, place)
             at += 1
             for function, span, power in reversed(functions):
-                operand = self.made_call(function, (operand,), (), _cover(span, e.span), scope, place)
+                operand = self.made_call(function, (operand,), (), _cover(span, e.span), place)
                 if power is not None:
                     operand = t.Power(operand, self.expr(power, scope, "size"), span)
             term = operand if term is None else t.Arith("*", term, operand, e.span)
@@ -696,7 +696,7 @@ class Reader:
         named: list[tuple[str, t.Term]] = []
         for word, value in keywords:
             named.append((word, self.keyword(name, word, value, scope, place)))
-        return self.made_call(name, tuple(read), tuple(named), span, scope, place)
+        return self.made_call(name, tuple(read), tuple(named), span, place)
 
     def keyword(self, function: str, word: str, value: s.Expr, scope: Scope, place: Place) -> t.Term:
         """A keyword argument: ``shape=(m, n)`` is a call of ``tuple``, ``over=model`` a word."""
@@ -729,7 +729,7 @@ class Reader:
         return next((a for a in args if not isinstance(a, s.Dots)), s.Number(0, span))
 
     def made_call(self, name: str, args: tuple[t.Term, ...], kwargs: tuple[tuple[str, t.Term], ...], span: Span,
-                  scope: Scope, place: Place) -> t.Term:
+                  place: Place) -> t.Term:
         """The call, checked against the function's signature and against where it stands."""
         name = canonical(name) if name not in self.functions else name
         if name in self.functions:

@@ -494,7 +494,7 @@ def _cancelled(typed: Elaborated, node: Node, gone: Sequence[Node], dead: set[in
             span, name, whole = where, n, value
             break
     names = _names_before(typed, span)
-    names = {k: v for k, v in names.items() if not _holds(typed, k, node)}
+    names = {k: v for k, v in names.items() if not _holds(k, node)}
     left = _rest(typed, whole, node, dead)
     what = ", ".join(f"`{formula(t, {k: v for k, v in names.items() if k not in dead})}`" for t in gone)
     text = formula(left, names)
@@ -504,7 +504,7 @@ def _cancelled(typed: Elaborated, node: Node, gone: Sequence[Node], dead: set[in
                       suggestion="another tensor in one of the two places, if the difference is meant")
 
 
-def _holds(typed: Elaborated, number: int, node: Node) -> bool:
+def _holds(number: int, node: Node) -> bool:
     """Whether the named value is a part of the sum that is to be written out."""
     parts: set[int] = set()
 

@@ -92,7 +92,7 @@ def _hints(s: State, t: Term) -> tuple[list[str], str | None]:
     notes = [f"here {', '.join(f'{n} ∈ {v.type}' for n, v in _mentioned(s, t))}"] if _mentioned(s, t) else []
     if not (isinstance(t, Arith) and t.op in ("@", "*")):
         return notes, None
-    left, right = term(s, t.left), term(s, t.right)
+    left = term(s, t.left)
     side, flipped = (t.right.operand, True) if isinstance(t.right, Transpose) else (t.right, False)
     if isinstance(side, Var) and left.type.rank == 2:
         for name, node in s.env.items():
@@ -104,7 +104,6 @@ def _hints(s: State, t: Term) -> tuple[list[str], str | None]:
                 when = "" if same(inner, left.type.item[1]) else f" when {show(left.type.item[1])} = {show(inner)}"
                 notes.append(f"{name} ∈ {node.type} fits here{when}")
                 return notes, f"{name}{'ᵀ' if flipped else ''}"
-    del right
     return notes, None
 
 

@@ -233,7 +233,7 @@ class AdapterModule(nn.Module):
                 yield bias_of(base)
 
     def delta(self, x: Tensor, base: nn.Module | None = None) -> Tensor:
-        """y − base(x); only for programs that add to the base's output. ``base`` is read where W or the bias is used."""
+        """y − base(x), for programs that add to the base's output. ``base`` is read where W or the bias is used."""
         stage = self.compiled.delta
         if stage is None:
             raise refuse("E508", f"{self.adapter.name} does not only add to the base's output")
@@ -298,7 +298,7 @@ class AdapterModule(nn.Module):
 
     def literal(self, base: nn.Module) -> Reference:
         """What the program means on a base layer with the tensors of now."""
-        return self._reference(weight_of(base).detach(), cast("Tensor | None", base.bias))
+        return self._reference(weight_of(base).detach(), bias_of(base))
 
     def meaning(self) -> Reference:
         """The program read literally with the tensors of now, without what the base holds: for ``after backward``."""
@@ -431,7 +431,7 @@ def _shaped(value: Tensor, p: Learned) -> Tensor:
 
 
 def seed_of(p: Learned, hyper: Mapping[str, Any], site: int) -> int:
-    """The seed as declared, which may name hyperparameters; else the site's, and one for all sites of a shared tensor."""
+    """The seed as declared, which may name hyperparameters; else the site's, or one for all where a tensor is shared."""
     from padp.compiler.sizes import symbolic
 
     if p.declaration.seed is None:

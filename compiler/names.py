@@ -119,7 +119,7 @@ class _Resolver:
         self.parameters.extend(p for p, _, _ in self.reader.assumed.values())
         functions = self.functions(site_scope, steps)
         self.changed_after_use()
-        self.report_assumed(scope)
+        self.report_assumed()
         return t.Method(
             name="block" if header is None else header.name,
             title=title_of(self.source),
@@ -518,7 +518,7 @@ class _Resolver:
         if frozen and init is None:
             self.report("E204", "a frozen tensor needs to be told its values", d.span,
                         suggestion="frozen, init = kaiming, seed = 0; what is computed from W is written `A ← …`")
-        if frozen and seed is None and any(isinstance(x, t.Call) and x.function in RANDOM and self.is_initialiser(x, d)
+        if frozen and seed is None and any(isinstance(x, t.Call) and x.function in RANDOM and self.is_initialiser(x)
                                            for x in walk(init)):
             self.report("E204", "frozen random numbers need a seed", d.span, suggestion="seed = 0")
         if space.kind in ("ℂ", "ℕ"):
@@ -539,7 +539,8 @@ class _Resolver:
             self.report("E106", "a shared tensor is the same at every site, so it cannot start from one's tensor", span,
                         suggestion="leave out `shared`, or start it from random numbers")
 
-    def is_initialiser(self, call: t.Call, d: s.Declare) -> bool:
+    def is_initialiser(self, call: t.Call) -> bool:
+        """Whether a call's name means an initialiser: no function of the program or of the table is called so."""
         return call.function not in self.definitions and signature(call.function) is None
 
     def declare_name(self, name: s.Name, space: t.SpaceTerm, frozen: bool, shared: bool, init: t.Term | None,
@@ -867,8 +868,8 @@ class _Resolver:
                                 suggestion=f"give the later `{node.name}` another name")
                     break
 
-    def report_assumed(self, scope: Scope) -> None:
-        """Every tensor that only a comment declares, with the declaration to write; then the sizes it brought."""
+    def report_assumed(self) -> None:
+        """Every tensor that only a comment declares, with the declaration to write."""
         for parameter, found, span in self.reader.assumed.values():
             if found is not None:
                 self.report("E201", f"`{parameter.name}` is not declared; it is read with the shape of a comment", span,
