@@ -431,7 +431,7 @@ def _shaped(value: Tensor, p: Learned) -> Tensor:
 
 
 def seed_of(p: Learned, hyper: Mapping[str, Any], site: int) -> int:
-    """The seed as declared, which may name hyperparameters; else the site's, or one for all where a tensor is shared."""
+    """The seed as declared, which may name hyperparameters; else the site's, or one for all of a shared tensor."""
     from padp.compiler.sizes import symbolic
 
     if p.declaration.seed is None:

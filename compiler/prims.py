@@ -231,7 +231,7 @@ def iota(count: int, step: int, first: int) -> Tensor:
     return first + step * torch.arange(count)
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _round(op: str, attrs: tuple[Any, ...], columns: tuple[int, int], k: int, n: int
            ) -> tuple[Tensor, Tensor, Tensor]:
     """The rotations of round k: which they are, their i's and their j's. A constant to torch.compile, which could not
@@ -293,8 +293,8 @@ PRIMS: dict[str, Callable[..., Any]] = {
     "solve_vectors": solve_vectors, "sumsq": sumsq, "root": root, "rowdot": rowdot, "dot": dot, "wy": wy, "put": put,
     "sum": torch.sum, "mean": torch.mean, "amax": torch.amax, "amin": torch.amin, "addcmul": addcmul,
     "index_select": torch.index_select, "cat": cat, "interleave": interleave,
-    "circulant_apply": circulant_apply, "sparse_apply": sparse_apply, "detach": torch.detach, "dropout": dropout, "per_token": per_token,
-    "spread_entries": spread_entries, "full": full, "eye": eye,
+    "circulant_apply": circulant_apply, "sparse_apply": sparse_apply, "detach": torch.detach, "dropout": dropout,
+    "per_token": per_token, "spread_entries": spread_entries, "full": full, "eye": eye,
     "mT": torch.adjoint, "narrow": torch.narrow, "unsqueeze": torch.unsqueeze, "movedim": torch.movedim,
     "select": torch.select, "expand": expand, "slice_step": slice_step, "flatten": torch.flatten,
     "reshape_tail": reshape_tail,
