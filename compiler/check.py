@@ -10,11 +10,11 @@ from dataclasses import replace
 from functools import lru_cache
 
 from padp.compiler.cases import Case, cases
-from padp.compiler.claims import body_of, check_claims, supposed
+from padp.compiler.claims import check_claims, supposed
 from padp.compiler.feasible import infeasible
 from padp.compiler.hypotheses import comments
 from padp.compiler.lints import flow_lints, function_lints, letter_lints, start_lints, value_lints
-from padp.compiler.names import list_variants, resolve_leniently
+from padp.compiler.names import body_of, list_variants, resolve_leniently
 from padp.compiler.program import tree
 from padp.compiler.state import NeedCases
 from padp.compiler.terms import Method
@@ -62,7 +62,7 @@ def _variant(program: syntax.Program, source: Source, variant: str | None) -> It
     sound = not any(d.severity == "error" for d in (*names, *problems))
     claims = check_claims(program, method, typed, sound)
     yield from claims
-    body = list(body_of(program, variant or method.variant))
+    body = body_of(program, variant or method.variant)
     yield from flow_lints(method, sound)
     yield from function_lints(body, method) if sound else ()
     said = " ".join(text for text, _ in comments(body))

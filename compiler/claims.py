@@ -26,6 +26,7 @@ from padp.compiler.dims import same, show, written_out
 from padp.compiler.elaborate import dimension_names
 from padp.compiler.expressions import Reader, size_names
 from padp.compiler.ir import Node, Type, depends
+from padp.compiler.names import body_of
 from padp.compiler.properties import Facts, Starts
 from padp.compiler.scope import Entry, Scope, key, split, walk
 from padp.compiler.sizes import symbolic
@@ -75,19 +76,6 @@ class Claim:
 
 
 # ---------------------------------------------------------------- comments to pieces
-
-
-def body_of(program: s.Program, variant: str | None) -> Iterator[s.Statement]:
-    """The statements of one variant, in order: the common ones and its own."""
-    for statement in program.body:
-        match statement:
-            case s.Variant(name=name, body=inner):
-                if name == variant:
-                    yield from inner
-            case s.Common(body=inner):
-                yield from inner
-            case _:
-                yield statement
 
 
 def remarks(body: Sequence[s.Statement], source: Source) -> Iterator[Remark]:
@@ -332,7 +320,7 @@ def _sizes_of(names: Mapping[str, Node]) -> dict[str, Node]:
 def open_properties(program: s.Program, method: Method, typed: Elaborated) -> list[Claim]:
     """The claims on values (shapes apart) of one variant, for testing with numbers."""
     grammar = Grammar(program, method.source, method, _sizes_of(typed.names))
-    made = grammar.claims(list(remarks(list(body_of(program, method.variant)), method.source)))
+    made = grammar.claims(list(remarks(body_of(program, method.variant), method.source)))
     return [c for c in made if c.kind in ("rank", "antisymmetric", "orthogonal", "identity")
             or (c.kind == "shape" and c.space is not None and c.space.kind in ("O", "SO", "St"))]
 
@@ -582,8 +570,10 @@ class _Values:
                 here, there = value_of(self.typed, one), value_of(self.typed, other)
                 if one.name is None or other.name is None or key(one.name) != key(other.name) or here is not there:
                     continue
-                a, c = self.claimed(one.space), self.claimed(other.space)  # type: ignore[arg-type]
-                if a is None or c is None or here is None:
+                if one.space is None or other.space is None or here is None:
+                    continue
+                a, c = self.claimed(one.space), self.claimed(other.space)
+                if a is None or c is None:
                     continue
                 if len(a.item) != len(c.item) or not all(same(x, y) for x, y in zip(a.item, c.item, strict=True)):
                     found += self.report("E404", f"two comments give {one.name} different shapes: {_shown(a)} here, "

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
+from typing import Literal
 
 from padp.compiler import terms as t
 from padp.compiler.calls import AFTER_BACKWARD_ONLY, RANDOM, signature
@@ -34,6 +35,23 @@ _NOWHERE = Span(0, 0)
 def list_variants(program: s.Program) -> tuple[str, ...]:
     """The variants of a program, the default first."""
     return tuple(dict.fromkeys(x.name for x in program.body if isinstance(x, s.Variant)))
+
+
+def body_of(program: s.Program, variant: str | None) -> list[s.Statement]:
+    """The statements of one variant: the common ones in their order, with the variant's own in their place."""
+    body: list[s.Statement] = []
+    taken = False
+    for statement in program.body:
+        match statement:
+            case s.Variant(name=name, body=inner):
+                if name == variant and not taken:
+                    body.extend(inner)
+                    taken = True
+            case s.Common(body=inner):
+                body.extend(inner)
+            case _:
+                body.append(statement)
+    return body
 
 
 def resolve(program: s.Program, source: Source, variant: str | None = None,
@@ -87,7 +105,7 @@ class _Resolver:
                                    for n in x.names}
         self.report = self.reader.report
         self.variant = self.chosen_variant(variant)
-        self.body = self.chosen_body()
+        self.body = body_of(program, self.variant)
         self.parameters: list[t.Parameter] = []
         self.minimise: list[t.Term] = []
         self.updates: list[t.Step] = []
@@ -154,22 +172,6 @@ class _Resolver:
         known = f"its variants are {', '.join(names)}" if names else "it has no variants"
         self.report("E208", f"there is no variant {wanted}: {known}", span)
         return names[0] if names else None
-
-    def chosen_body(self) -> list[s.Statement]:
-        """The common statements in their order, with the chosen variant's in its place."""
-        body: list[s.Statement] = []
-        taken = False
-        for x in self.program.body:
-            match x:
-                case s.Variant(name=name, body=inner):
-                    if name == self.variant and not taken:
-                        body.extend(inner)
-                        taken = True
-                case s.Common(body=inner):
-                    body.extend(inner)
-                case _:
-                    body.append(x)
-        return body
 
     # ------------------------------------------------------------ header
 
@@ -336,14 +338,12 @@ class _Resolver:
             self.report("E202", f"`{found.name}` is a dimension and a tensor", found.span,
                         suggestion=f"another name for the tensor, `{found.text.replace(found.name, 'mag', 1)}`",
                         related=[Related(taken.span, "the dimension")] if taken.span != _NOWHERE else [])
-            self.shadow_value(found.name, self.reader.space(found.space, scope), found.role, None,
-                              found.span, scope)
+            self.shadow_value(found.name, self.reader.space(found.space, scope), found.role, found.span, scope)
 
-    def shadow_value(self, name: str, space: t.SpaceTerm, role: str, init: t.Term | None, span: Span,
+    def shadow_value(self, name: str, space: t.SpaceTerm, role: Literal["learned", "frozen"], span: Span,
                      scope: Scope) -> None:
         """Keep a tensor that has the name of a dimension, under a name of its own."""
-        parameter = t.Parameter(f"{name} (the tensor)", space, "frozen" if role == "frozen" else "learned", False, init,
-                                None, span)
+        parameter = t.Parameter(f"{name} (the tensor)", space, role, False, None, None, span)
         self.parameters.append(parameter)
         scope.value_of[key(name)] = parameter_entry(parameter)
 
