@@ -295,7 +295,7 @@ def check_claims(program: s.Program, method: Method, typed: Sequence[Case], soun
     source = method.source
     names = typed[0].typed.names if typed else {}
     grammar = Grammar(program, source, method, _sizes_of(names))
-    made = grammar.claims(list(remarks(list(body_of(program, method.variant)), source)))
+    made = grammar.claims(list(remarks(body_of(program, method.variant), source)))
     if program.header is not None and program.header.comment:
         at = _place(source, program.header.comment, program.header.span.start, program.header.span)
         made += grammar.claims([Remark(program.header.comment, at, None)])

@@ -338,12 +338,13 @@ class _Resolver:
             self.report("E202", f"`{found.name}` is a dimension and a tensor", found.span,
                         suggestion=f"another name for the tensor, `{found.text.replace(found.name, 'mag', 1)}`",
                         related=[Related(taken.span, "the dimension")] if taken.span != _NOWHERE else [])
-            self.shadow_value(found.name, self.reader.space(found.space, scope), found.role, found.span, scope)
+            self.shadow_value(found.name, self.reader.space(found.space, scope), found.role, None,
+                              found.span, scope)
 
-    def shadow_value(self, name: str, space: t.SpaceTerm, role: Literal["learned", "frozen"], span: Span,
-                     scope: Scope) -> None:
+    def shadow_value(self, name: str, space: t.SpaceTerm, role: Literal["learned", "frozen"],
+                     init: t.Term | None, span: Span, scope: Scope) -> None:
         """Keep a tensor that has the name of a dimension, under a name of its own."""
-        parameter = t.Parameter(f"{name} (the tensor)", space, role, False, None, None, span)
+        parameter = t.Parameter(f"{name} (the tensor)", space, role, False, init, None, span)
         self.parameters.append(parameter)
         scope.value_of[key(name)] = parameter_entry(parameter)
 
