@@ -239,11 +239,11 @@ class AdapterModule(nn.Module):
             raise refuse("E508", f"{self.adapter.name} does not only add to the base's output")
         return cast(Tensor, stage.graph(x, None, self.training, *self.arguments(stage, base)))
 
-    def penalty(self) -> Tensor | None:
-        """What the program minimises beside the loss, or None."""
+    def penalty(self, base: nn.Module | None = None) -> Tensor | None:
+        """What the program minimises beside the loss, or None. ``base`` is read where a term reads W."""
         stage = self.compiled.penalty
         return None if stage is None else cast(Tensor, stage.graph(self.like, None, self.training,
-                                                                   *self.arguments(stage, None)))
+                                                                   *self.arguments(stage, base)))
 
     @property
     def has_updates(self) -> bool:

@@ -373,7 +373,7 @@ class LinearSite(Site, StandIn):
 
     def penalty(self) -> Tensor | None:
         """What the active program minimises beside the loss, None when nothing."""
-        return self.only().penalty()
+        return self.only().penalty(self.base)
 
     def set_knob(self, name: str, value: float) -> None:
         """Change a knob of the active adapter; E511 while merged."""

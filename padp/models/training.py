@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from padp.compiler import updates
+from padp.compiler.site import LinearSite
 from padp.dsl.diagnostics import refuse
 from padp.dsl.spellings import glyph_name
 from padp.models.merging import refuse_merged
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 
 def penalty(model: nn.Module) -> Tensor:
     """The sum of what the active adapters minimise beside the loss, over all sites; 0 when they minimise nothing."""
-    acting = [module for site in sites(holder(model)) for module in site.in_use()]
-    terms = [term for module in acting if (term := module.penalty()) is not None]
+    acting = [(module, site) for site in sites(holder(model)) for module in site.in_use()]
+    terms = [term for module, site in acting
+             if (term := module.penalty(site.base if isinstance(site, LinearSite) else None)) is not None]
     if not terms:
         return torch.zeros((), device=next((p.device for p in model.parameters()), None))
     total = terms[0]
