@@ -3,12 +3,17 @@
     node   = (op, args, attrs) : type          made only by ``Graph.node``, which gives equal nodes one identity
     type   = loops × family × item, kind       loops: axes of the enclosing loops and sums, outermost first
                                                family: declared family axes; item: () scalar, (n,) vector, (m, n) matrix
-    leaves   param(name) weight(name) bias(name) input(name) knob(name) const(value) eye(n) full(value) index(fn, ...)
-             iota(loop, step, start) column(index set, k) carry(name)
-    algebra  add(...) scale(s, a) mul(a, b) div(a, b) pow(a, p) point[f](a) prod(a, ..., z) t(a) inv(a) diag(v)
-    shape    slice take put hcat vcat stack blkdiag sumloop fold
-    reduce   sumsq[row|col|all](a) reduce[f, axis](a)
-    the rest call[f, out](...)                  an operator of the table by its dense meaning
+    leaves   param[name, role] weight[name] bias[name] input[name] knob[name] const[value] eye full[value]
+             iota[loop, step, first]
+    algebra  add(a, ...) scale(s, a) mul(a, b) div(a, b) pow[p](a) point[f](a) prod(a, ..., z) outer(u, v) dot(u, v)
+             t(a) inv(a) diag(v) blkdiag(F)
+    shape    slice[axis, start, stop, step](a) take[axis](a, index) put(a, value, row, col) cat[axis](a, ...)
+             reshape[dims](a) interleave[axis](a, ...) column_of(v) entry(s) lying(v)
+    loops    column[loop, k](index set) carry[name, loop] stack[loop, place](a) spread[loop](a) sumloop[loop](a)
+             fold[loop, side](step, start) loop[loop, name](result, start)
+    reduce   sumsq[row|col|all](a) reduce[f, row|col|all](a)
+    unknown  undeclared mistake misfit assumed ...     what an error has been reported for
+    the rest an operator of the table under its name; out[k](a) is the k-th of its values
 
 A type's tensor is laid out (tokens…, loops…, family…, item…). ``prod`` is the matrix product of two or more factors;
 its last factor may be a vector. Elementwise nodes have arguments of one item shape; a missing loop or family axis means
