@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.models.families import Batch, make_llama
+from tests.models.families import Batch, make_llama, make_opt
 
 
 @pytest.fixture(scope="session")
@@ -50,13 +50,8 @@ def t5() -> nn.Module:
 
 
 @pytest.fixture
-def opt() -> nn.Module:
-    from transformers import OPTConfig, OPTForCausalLM
-
-    torch.manual_seed(0)
-    config = OPTConfig(vocab_size=64, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4,
-                       max_position_embeddings=64, word_embed_proj_dim=32)
-    return cast(nn.Module, OPTForCausalLM(config).eval())
+def opt() -> Any:
+    return make_opt()
 
 
 @pytest.fixture

@@ -28,6 +28,17 @@ def make_llama(**changes: Any) -> Any:
     return LlamaForCausalLM(config).eval()
 
 
+def make_opt(**changes: Any) -> Any:
+    """An OPT of width 32: 2 layers, 4 heads of size 8, with biases; nothing stands between Q and K."""
+    from transformers import OPTConfig, OPTForCausalLM
+
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {
+        "vocab_size": 64, "hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "max_position_embeddings": 64, "word_embed_proj_dim": 32}
+    return OPTForCausalLM(OPTConfig(**{**settings, **changes})).eval()
+
+
 def run(model: Any, batch: Batch) -> Tensor:
     """The logits of a model, or its last hidden state."""
     with torch.no_grad():

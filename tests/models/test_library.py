@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from unittest.mock import patch
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import padp
 import padp.models as pm
 from padp.compiler.program import library
 from padp.models.walk import sites
-from tests.models.families import run
+from tests.models.families import make_llama, make_opt, run
 from tests.models.test_checkpoint import shaken
 
 # Sizes that fit a model of width 32; joint forms of CLOVER are tested where nothing stands between Q and K.
@@ -52,3 +57,66 @@ def test_on_a_model(name: str, variant: str | None, batch: dict[str, Tensor], tm
         values = {**module.hyper, **module.sizes}
         counted = formula.subs({symbol: values[str(symbol)] for symbol in formula.free_symbols})
         assert counted == sum(p.numel() for p in site.learned("default"))
+
+
+# ---------------------------------------------------------------- in another process
+
+
+def small(name: str) -> nn.Module:
+    """The smallest model that has a place for an adapter of the library; the same numbers in every process."""
+    site = padp.compile(name).site
+    if site != "linear":
+        return cast(nn.Module, make_llama(num_hidden_layers=1) if site == "hidden" else make_opt(num_hidden_layers=1))
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(16, 24), nn.Tanh(), nn.Linear(24, 16)).eval()
+
+
+def answer(model: nn.Module) -> Tensor:
+    generator = torch.Generator().manual_seed(3)
+    if isinstance(model, nn.Sequential):
+        with torch.no_grad():
+            return cast(Tensor, model(torch.randn(5, 16, generator=generator)))
+    return run(model, {"input_ids": torch.randint(3, 64, (2, 6), generator=generator)})
+
+
+def reload(directory: Path) -> None:
+    """For the other process: every checkpoint gives its answer, and nothing is decomposed or drawn again."""
+
+    def on_meta_only(own: Callable[..., Any]) -> Callable[..., Any]:
+        def call(t: Tensor, *args: Any, **kwargs: Any) -> Any:
+            assert t.is_meta, f"{own} again"
+            return own(t, *args, **kwargs)
+
+        return call
+
+    expected = torch.load(directory / "expected.pt")
+    plain = {name: small(name) for name, _ in every()}
+    loaded: dict[str, nn.Module] = {}
+    with ExitStack() as patches:
+        for owner, names in ((torch.linalg, ("svd", "qr")), (torch.Tensor, ("uniform_", "normal_"))):
+            for name in names:
+                patches.enter_context(patch.object(owner, name, on_meta_only(getattr(owner, name))))
+        for name, variant in every():
+            loaded[f"{name}-{variant}"] = pm.load(copy.deepcopy(plain[name]), directory / f"{name}-{variant}")
+    assert loaded.keys() == expected.keys()
+    wrong = [key for key, model in loaded.items() if not torch.equal(answer(model), expected[key])]
+    assert not wrong, wrong
+
+
+def test_every_adapter_loads_in_a_fresh_process(tmp_path: Path) -> None:
+    expected: dict[str, Tensor] = {}
+    for name, variant in every():
+        adapter = padp.compile(name)
+        settings = {key: value for key, value in SMALL.items() if key in adapter.hyper}
+        model = pm.attach(small(name), adapter, variant=variant, **settings)
+        expected[f"{name}-{variant}"] = answer(shaken(model))
+        pm.save(model, tmp_path / f"{name}-{variant}")
+    assert all(not torch.equal(answer(small(name)), expected[f"{name}-{variant}"]) for name, variant in every())
+    torch.save(expected, tmp_path / "expected.pt")
+    script = f"""
+import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from pathlib import Path; from tests.models.test_library import reload
+reload(Path({str(tmp_path)!r}))
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr

@@ -283,10 +283,12 @@ def law_name(law: Law) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Peft:
-    """PEFT's layer on ``nn.Linear(n, m)`` in float32, what it trains random; its tensors and buffers by short name."""
+    """PEFT's layer on ``nn.Linear(n, m)`` in float32, what it trains random; its tensors and buffers by short name,
+    and those that it trains."""
 
     model: Any
     tensors: Mapping[str, Tensor]
+    trained: Mapping[str, nn.Parameter]
 
     @property
     def layer(self) -> Any:
@@ -317,14 +319,15 @@ def peft_layer(case: Case, config: Any, spread: float = 0.3) -> Peft:
         model: Any = peft.get_peft_model(cast(Any, nn.Sequential(base)), config).eval()
     generator = torch.Generator().manual_seed(6)
     found: dict[str, Tensor] = {}
+    trains: dict[str, nn.Parameter] = {}
     for name, p in model.named_parameters():
         if p.requires_grad and "ranknum" not in name:  # AdaLoRA's divisor, not a parameter
             with torch.no_grad():
                 p.add_(spread * torch.randn(p.shape, generator=generator))
-            found[_short(name)] = p.detach()
+            found[_short(name)], trains[_short(name)] = p.detach(), p
     for name, b in model.named_buffers():
         found.setdefault(_short(name), b.detach())
-    return Peft(model, found)
+    return Peft(model, found, trains)
 
 
 def _short(name: str) -> str:
@@ -333,14 +336,33 @@ def _short(name: str) -> str:
 
 def equals_peft(case: Case, config: Any, mapping: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]], *,
                 spread: float = 0.3, tolerance: float = 1e-5, merge: bool = True) -> None:
-    """Output and merged weight are PEFT's, when PEFT's tensors are copied over by ``mapping``.
+    """Output, gradients and merged weight are PEFT's, when PEFT's tensors are copied over by ``mapping``.
 
     ``mapping`` takes PEFT's tensors by short name to ours by symbol; it must name every learned tensor of ours.
     """
-    theirs = peft_layer(case, config, spread)
+    agrees(case, peft_layer(case, config, spread), mapping, tolerance=tolerance, merge=merge)
+
+
+def agrees(case: Case, theirs: Peft, mapping: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]], *,
+           tolerance: float = 1e-5, merge: bool = True) -> None:
+    """``equals_peft`` for a layer that is made already.
+
+    ours = mapping(theirs), so by the chain rule the gradient of theirs is that of ours through ``mapping``.
+    """
     ours = fresh(case, dtype=torch.float32)
     copy_into(ours, mapping(theirs.tensors))
-    x = inputs(case, 5, dtype=torch.float32)
+    x = inputs(case, 5, dtype=torch.float32).requires_grad_()
+    weights = torch.randn(5, case.m, generator=torch.Generator().manual_seed(8))
+    own = _gradients(ours(x), weights, [x, *learned(only(ours)).values()])
+    other = _gradients(theirs.model(x), weights, [x, *theirs.trained.values()])
+    close(own[0], other[0], tolerance)
+    leaves = {name: p.detach().clone().requires_grad_() for name, p in theirs.trained.items()}
+    values = mapping({**theirs.tensors, **leaves})
+    symbols = {only(ours).names[name]: name for name in ours.tensors}
+    mapped = [values[symbols[name]] for name in learned(only(ours))]
+    pulled = torch.autograd.grad(mapped, list(leaves.values()), own[1:])
+    for mine, wanted in zip(pulled, other[1:], strict=True):
+        close(mine, wanted, tolerance)
     with torch.no_grad():
         close(ours(x), theirs(x), tolerance)
         if merge:

@@ -5,7 +5,6 @@ PEFT's tensors and ours: where a shape or a sign differs, the mapping is in the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import cast
 
 import peft
@@ -14,22 +13,9 @@ import torch
 from torch import Tensor
 
 import padp
-from tests.stdlib.common import Case, Peft, base_layer, close, copy_into, equals_peft, fresh, inputs, only, peft_layer
+from tests.stdlib.common import Case, agrees, base_layer, close, copy_into, equals_peft, fresh, inputs, peft_layer
 
 SIZES = ((12, 8), (9, 15), (8, 8))
-
-
-def same(case: Case, theirs: Peft, values: Mapping[str, Tensor], tolerance: float = 1e-5) -> None:
-    """Output and merged weight are PEFT's with these values."""
-    ours = fresh(case, dtype=torch.float32)
-    copy_into(ours, values)
-    x = inputs(case, 5, dtype=torch.float32)
-    with torch.no_grad():
-        close(ours(x), theirs(x), tolerance)
-        weight, bias = only(ours).merged(ours.weight, ours.bias)
-        their_weight, their_bias = theirs.merged()
-        close(weight, their_weight, tolerance)
-        close(cast(Tensor, bias), their_bias, tolerance)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -52,8 +38,7 @@ def test_randlora(size: tuple[int, int]) -> None:
     case = Case("randlora", "peft", *size, {"r": 3, "α": 6})
     theirs = peft_layer(case, config)
     A, B = (getattr(theirs.layer, f"randlora_{c}")["default"].float() for c in "AB")
-    t = theirs.tensors
-    same(case, theirs, {"A": A[:, 0], "B": B, "Λ": t["randlora_lambda"], "Γ": t["randlora_gamma"]})
+    agrees(case, theirs, lambda t: {"A": A[:, 0], "B": B, "Λ": t["randlora_lambda"], "Γ": t["randlora_gamma"]})
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -63,9 +48,9 @@ def test_randlora_with_the_columns_put_in_order(size: tuple[int, int]) -> None:
     case = Case("randlora", "bases", *size, {"r": 3, "α": 6})
     theirs = peft_layer(case, config)
     A, B = (getattr(theirs.layer, f"randlora_{c}")["default"].float() for c in "AB")
-    t, N = theirs.tensors, B.shape[1]
+    N = B.shape[1]
     bases = torch.stack([B.flatten(1)[:, j::N] for j in range(N)])
-    same(case, theirs, {"A": A[:, 0], "B": bases, "Λ": t["randlora_lambda"].T, "Γ": t["randlora_gamma"]})
+    agrees(case, theirs, lambda t: {"A": A[:, 0], "B": bases, "Λ": t["randlora_lambda"].T, "Γ": t["randlora_gamma"]})
 
 
 @pytest.mark.parametrize("variant", ["bases", "peft"])
@@ -109,8 +94,7 @@ def test_psoft(size: tuple[int, int]) -> None:
     U, S, Vh = leading(case)
     theirs.layer._psoft_A_cache["default"].copy_(Vh)
     theirs.layer._psoft_B_cache["default"].copy_(U * S * 4 / 9)
-    t = theirs.tensors
-    same(case, theirs, {"K": t["psoft_R"], "β": t["vector_b"], "α": t["vector_a"]})
+    agrees(case, theirs, lambda t: {"K": t["psoft_R"], "β": t["vector_b"], "α": t["vector_a"]})
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -126,5 +110,5 @@ def test_psoft_with_pefts_own_decomposition(size: tuple[int, int]) -> None:
     sign = torch.sign((rows * Vh).sum(1))
     close(sign[:, None] * rows, Vh, 1e-4)
     i, j = torch.triu_indices(4, 4, 1)
-    t = theirs.tensors
-    same(case, theirs, {"K": t["psoft_R"] * (sign[i] * sign[j]).float(), "β": t["vector_b"], "α": t["vector_a"]}, 1e-4)
+    turned = (sign[i] * sign[j]).float()
+    agrees(case, theirs, lambda t: {"K": t["psoft_R"] * turned, "β": t["vector_b"], "α": t["vector_a"]}, tolerance=1e-4)
