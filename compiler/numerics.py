@@ -54,10 +54,12 @@ class _Outcome:
 
 @dataclass
 class _Record:
-    """Claims by the place of their comment, and whether a fresh adapter is the identity by the place of y."""
+    """Claims by the place of their comment; whether a fresh adapter is the identity, by the place of y; the places of y
+    at which a comment claims it."""
 
     claims: dict[Span, tuple[Claim, _Outcome]] = field(default_factory=dict[Span, tuple[Claim, _Outcome]])
     starts: dict[Span, _Outcome] = field(default_factory=dict[Span, _Outcome])
+    claimed: dict[Span, Span] = field(default_factory=dict[Span, Span])
     found: list[Diagnostic] = field(default_factory=list[Diagnostic])
 
 
@@ -68,6 +70,7 @@ def settle(source: Source, variant: str | None, found: Sequence[Diagnostic]) -> 
     for one in (variant,) if variant is not None else adapter.variants or (None,):
         _try_variant(adapter, one, record)
     open_ = {d.span for d in found if d.code == "N401"}
+    open_ |= {record.claimed.get(span) for span in open_ if span is not None}  # of `# identity` behind y, N401 is at y
     settled = [answer for d in found if (answer := _answer(d, record)) is not None]
     for span, (claim, outcome) in record.claims.items():
         if outcome.failure is not None:
@@ -84,7 +87,7 @@ def _answer(d: Diagnostic, record: _Record) -> Diagnostic | None:
     outcome = record.starts.get(d.span)
     if outcome is None or not outcome.tested:
         return d
-    if outcome.failure is None:
+    if outcome.failure is None or d.span in record.claimed:
         return None
     return Diagnostic("W305", f"a fresh adapter is not the identity: {outcome.failure}", d.span, d.source,
                       suggestion="other starts, or a comment that says it: # not the identity at init: …")
@@ -113,7 +116,8 @@ def _try_variant(adapter: Adapter, variant: str | None, record: _Record) -> None
         made = trials(adapter, variant)
         for trial in made.found:
             _try(trial, method, claims, output, record)
-            _agree(trial, output, named, record)
+        unequal = next((d for trial in made.found if (d := _unequal(trial, output, named)) is not None), None)
+        record.found += [] if unequal is None else [unequal]
     except PadpError:
         raise
     except Exception as error:  # torch has many kinds; each of them means that what was compiled cannot run
@@ -134,14 +138,15 @@ def _mistake(message: str, span: Span, notes: tuple[str, ...] = ()) -> Diagnosti
                       suggestion="report it together with this program")
 
 
-def _agree(trial: Trial, span: Span, named: str, record: _Record) -> None:
-    """Compiled and literal reading, at tensors moved off their start."""
+def _unequal(trial: Trial, span: Span, named: str) -> Diagnostic | None:
+    """Where compiled and literal reading differ, at tensors moved off their start."""
     made = trial.made()
     made.move()
     found = differences(made)
-    if found:
-        record.found.append(_mistake(f"compiled and read literally, {found[0]} at {trial.shown}{named}", span,
-                                     tuple(str(d) for d in found[1:6])))
+    if not found:
+        return None
+    return _mistake(f"compiled and read literally, {found[0]} at {trial.shown}{named}", span,
+                    tuple(str(d) for d in found[1:6]))
 
 
 def _try(trial: Trial, method: Method, claims: Sequence[Claim], output: Span, record: _Record) -> None:
@@ -155,6 +160,7 @@ def _try(trial: Trial, method: Method, claims: Sequence[Claim], output: Span, re
         for claim in claims:
             _, outcome = record.claims.setdefault(claim.span, (claim, _Outcome()))
             if claim.kind == "identity" and claim.name is not None and key(claim.name) == key(method.output):
+                record.claimed[output] = claim.span
                 outcome.say(changed, trial)
                 continue
             value = value_of(made, method, claim)
