@@ -21,7 +21,7 @@ from padp.compiler.attention import attention_maps
 from padp.compiler.elaborate import elaborate
 from padp.compiler.emit import Stage, emit, step_values
 from padp.compiler.ir import Node
-from padp.compiler.linear import affine, base_product, matrix_of, uses_input
+from padp.compiler.linear import affine, base_product, matrix_of
 from padp.compiler.low import Low, kept_values, order
 from padp.compiler.planner import Planner
 from padp.compiler.rules import around_base
@@ -122,7 +122,7 @@ def _compile(k: _Key) -> Compiled:
     roots = [r for r in (output, delta, penalty) if r is not None]
     kept = tuple(kept_values(*roots))
     steps = step_values(output)
-    merged, why = _merged(planner, method, simple, kept, names, has_bias=has_bias or _adds_constant(simple))
+    merged, why = _merged(planner, method, simple, kept, names, has_bias)
     shared = frozenset(p.name for p in method.parameters if p.shared)
 
     labels = {s.value.span: python_name(s.names[0]) for s in method.body if isinstance(s, Let) and len(s.names) == 1}
@@ -159,11 +159,6 @@ def _reads_weight(output: Low) -> bool:
     return any(low.prim == "weight" for low in order(output))
 
 
-def _adds_constant(simple: Node) -> bool:
-    """Whether y has a part that does not depend on x."""
-    return simple.op == "add" and any(not uses_input(t) for t in simple.args)
-
-
 def _delta(planner: Planner, simple: Node) -> Low | None:
     """y − base(x), when y is W x + bias + terms that do not use the base layer."""
     terms = list(simple.args) if simple.op == "add" else [simple]
@@ -197,7 +192,7 @@ def _merged(planner: Planner, method: Method, simple: Node, kept: Sequence[Low],
     if found is None:
         return None, None
     try:
-        roots = [planner.value(found[0])] + ([planner.value(found[1])] if has_bias else [])
+        roots = [planner.value(found[0])] + ([planner.value(found[1])] if has_bias or not b.is_zero(found[1]) else [])
     except b.Mismatch:
         return None, None
     stored = {id(x) for x in kept}

@@ -67,7 +67,7 @@ def close(a: Tensor, b: Tensor, tolerance: float, what: str) -> None:
     assert a.shape == b.shape, f"{what}: {tuple(a.shape)} and {tuple(b.shape)}"
     if not a.numel():
         return
-    error, size = float((a - b).abs().max()), 1.0 + float(b.abs().max())
+    error, size = float((a - b).detach().abs().max()), 1.0 + float(b.detach().abs().max())
     assert error <= tolerance * size, f"{what}: off by {error:.2e} where values are up to {size:.2e}"
 
 
@@ -81,15 +81,14 @@ def agree(program: str, m: int, n: int, hyper: Mapping[str, Any] | None = None, 
     y, literal = layer(x), module.reference(x, layer.base)
     close(y, literal, tolerance, "output")
     weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(3), dtype=torch.double)
-    wanted: Sequence[Tensor] = [*learned(module), x]
-    names = [*(k for k, p in module.named_parameters() if p.requires_grad), "x"]
-    if literal.requires_grad:
-        fast = torch.autograd.grad((y * weights).sum(), wanted, allow_unused=True, materialize_grads=True)
-        slow = torch.autograd.grad((literal * weights).sum(), wanted, allow_unused=True, materialize_grads=True)
-        for name, a, b in zip(names, fast, slow, strict=True):
-            close(a, b, 30 * tolerance, f"gradient of {name}")
-    else:
-        assert not y.requires_grad
+    agree_gradients((y * weights).sum(), (literal * weights).sum(), module, x, 30 * tolerance)
+    penalty = module.penalty(layer.base)
+    if penalty is not None:
+        wanted = module.literal(layer.base).minimise()
+        close(penalty, wanted, tolerance, "penalty")
+        agree_gradients(penalty, wanted, module, x, 30 * tolerance)
+    if module.compiled.additive:
+        close(module.delta(x, layer.base) + layer.base(x), y, tolerance, "what is added to the base")
     with torch.no_grad():
         layer.eval()
         close(layer(x), y, tolerance, "eval")
@@ -97,6 +96,20 @@ def agree(program: str, m: int, n: int, hyper: Mapping[str, Any] | None = None, 
         agree_merged(layer, x, y, 10 * tolerance)
         layer.train()
     return Agreed(layer, module, x, y)
+
+
+def agree_gradients(fast: Tensor, slow: Tensor, module: AdapterModule, x: Tensor, tolerance: float) -> None:
+    """The gradients of two scalars by everything that is learned and by x; what does not depend has gradient 0."""
+    wanted: Sequence[Tensor] = [*learned(module), x]
+    names = [*(k for k, p in module.named_parameters() if p.requires_grad), "x"]
+
+    def gradients(of: Tensor) -> Sequence[Tensor]:
+        if not of.requires_grad:
+            return [torch.zeros_like(t) for t in wanted]
+        return torch.autograd.grad(of, wanted, allow_unused=True, materialize_grads=True, retain_graph=True)
+
+    for name, a, b in zip(names, gradients(fast), gradients(slow), strict=True):
+        close(a, b, tolerance, f"gradient of {name}")
 
 
 def agree_merged(layer: Any, x: Tensor, y: Tensor, tolerance: float) -> None:
