@@ -51,7 +51,7 @@ def found_first(encoder: Encoder, texts: list[tuple[str, str]]) -> float:
     names, lines = map(list, zip(*texts, strict=True))
     with torch.no_grad():
         best = (encoder(names) @ encoder(lines).T).argmax(1)
-    return (best == torch.arange(len(texts))).float().mean().item()
+    return float((best == torch.arange(len(texts))).float().mean())
 
 
 torch.manual_seed(0)

@@ -17,7 +17,6 @@ from padp.compiler.operators import OPERATORS
 from padp.compiler.program import library
 
 README = Path(__file__).parent.parent / "README.md"
-SAME_NAME = re.compile(r"^(fft|ifft|fft2|ifft2)$")
 
 
 def library_table() -> str:
@@ -54,10 +53,14 @@ def _when(reason: str) -> str:
 
 
 def functions_table() -> str:
-    """Every function of the language: the operator table's own words."""
+    """Every function of the language in the operator table's own words; those of one meaning stand together."""
+    groups: dict[str, list[str]] = {}
+    for name, operator in OPERATORS.items():
+        base = re.sub("_(row|col)$", "", name)
+        doc = f"{base} of all entries, of each row, of each column" if f"{base}_row" in OPERATORS else operator.doc
+        groups.setdefault(doc, []).append(operator.signature)
     rows = ["| function | what it gives |", "|---|---|"]
-    for operator in OPERATORS.values():
-        rows.append(f"| `{_cell(operator.signature)}` | {_cell(operator.doc)} |")
+    rows += [f"| {', '.join(f'`{_cell(form)}`' for form in forms)} | {_cell(doc)} |" for doc, forms in groups.items()]
     return "\n".join(rows)
 
 
