@@ -14,10 +14,11 @@ from tests.compiler.agreement import agree
 from tests.compiler.random_programs import HEAD, Program, programs
 
 EXAMPLES = int(os.environ.get("PADP_RANDOM_PROGRAMS", "150"))
+SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=EXAMPLES <= 150, database=None,
-          suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+          suppress_health_check=SLOW)
 @given(programs())
 def test_a_random_program_is_its_dense_reading(program: Program) -> None:
     agree(program.text, program.m, program.n, program.hyper, bias=program.k != 3, lead=LEADING[program.p])
