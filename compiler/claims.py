@@ -597,7 +597,8 @@ class _Values:
             return self.report("E403", f"{claim.name} has rank {show(reached)}, the comment says {show(bound)}", claim,
                                [f"derived − claimed = {show(_difference(reached, bound))}"], f"rank {show(reached)}")
         notes = [f"the rules give rank ≤ {show(known)}"] if known is not None else []
-        return self.report("N401", f"no rule proves that {claim.name} has rank at most {show(bound)}", claim, notes)
+        return self.report("N401", f"no rule proves that {claim.name} has rank at most {show(bound)}", claim, notes,
+                           "padp check --numerics tests it")
 
     def _larger_somewhere(self, a: Any, c: Any) -> bool:
         """Whether a > c at some admissible sizes: large dimensions, hyperparameters as they are by default."""
@@ -620,8 +621,11 @@ class _Values:
         if holds is True:
             return []
         if holds is False:
-            return self.report("E403", f"{claim.name} is not {what}", claim, self.facts.reasons(node, self.starts))
-        return self.report("N401", f"no rule proves that {claim.name} is {what}", claim)
+            mirrored = ["its determinant is −1"] if what == "a rotation" and self.facts.orthogonal(node) else []
+            return self.report("E403", f"{claim.name} is not {what}", claim,
+                               mirrored or self.facts.reasons(node, self.starts))
+        return self.report("N401", f"no rule proves that {claim.name} is {what}", claim, (),
+                           "padp check --numerics tests it")
 
     def _at_start(self, claim: Claim) -> list[Diagnostic]:
         """``identity`` on the line of the output: W305 and N401 of the lints tell of it; a proof against it is E403."""
@@ -679,6 +683,10 @@ def _at_most(a: Any, c: Any) -> bool:
     a, c = sp.sympify(a), sp.sympify(c)
     if isinstance(a, sp.Min) and any(_at_most(x, c) for x in a.args):
         return True
+    factors = sp.Mul.make_args(a)
+    smallest = next((f for f in factors if isinstance(f, sp.Min)), None)
+    if smallest is not None and len(factors) > 1 and all(f.is_nonnegative for f in factors):
+        return any(_at_most(a / smallest * x, c) for x in smallest.args)
     return bool((c - a).is_nonnegative)
 
 

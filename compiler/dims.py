@@ -90,7 +90,7 @@ _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 def show(value: Any, *, factor: bool = False) -> str:
     """A dimension as people write it: ``n(k − 1)/2``, ``r(m + n)``; as a ``factor`` a sum has brackets around it."""
     if not isinstance(value, sp.Expr):
-        return str(value)
+        return str(value).replace("-", "−")
     value = written_out(value)
     return _show(sp.factor(value) if value.is_polynomial(*value.free_symbols) else value, 1 if factor else 0)
 
@@ -136,6 +136,8 @@ def _show(e: sp.Basic, level: int) -> str:
         if not under:
             return text
         return f"{text}/{under[0]}" if len(under) == 1 else f"{text}/({'·'.join(under)})"
+    if isinstance(e, sp.Pow) and e.exp == sp.Rational(1, 2):
+        return f"√{_show(e.base, 2) if isinstance(e.base, (sp.Symbol, sp.Add)) else f'({_show(e.base, 0)})'}"
     if isinstance(e, sp.Pow):
         base = _show(e.base, 2)
         if isinstance(e.base, (sp.Mul, sp.Pow)):
@@ -149,4 +151,4 @@ def _show(e: sp.Basic, level: int) -> str:
         return f"ceil({_show(e.args[0], 0)})"
     if isinstance(e, (sp.Min, sp.Max)):
         return ("min(" if isinstance(e, sp.Min) else "max(") + ", ".join(sorted(_show(a, 0) for a in e.args)) + ")"
-    return str(e)
+    return str(e).replace("-", "−")

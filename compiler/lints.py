@@ -189,7 +189,7 @@ def _unused(method: Method, binding: _Binding) -> Diagnostic:
                                   method.source, (Related(use, f"`{name}` is read here"),), (),
                                   f"`{names}` in the place of `{name}`")
     return Diagnostic("W301", f"`{names}` {verb} never used", binding.span, method.source,
-                      suggestion="use it, or leave the line out")
+                      suggestion=f"use {'it' if verb == 'is' else 'them'}, or leave the line out")
 
 
 _MARK = re.compile("[\u0300-\u036f]")

@@ -14,7 +14,7 @@ from padp.compiler import build as b
 from padp.compiler import operators
 from padp.compiler.algebra import arithmetic, as_matrix, inverted, negated, norm, power
 from padp.compiler.build import Mismatch
-from padp.compiler.dims import lower, same, show, symbol
+from padp.compiler.dims import lower, product, same, show, symbol
 from padp.compiler.ir import UNKNOWN, Axis, Node, Type
 from padp.compiler.state import Learned, NeedCases, Start, State, report
 from padp.compiler.terms import (
@@ -397,7 +397,22 @@ def call(s: State, t: Call) -> Node | tuple[Node, ...]:
         outputs = {"svd": 3, "qr": 2}.get(name, 1)
         made = b.opaque(s.g, f"call:{name}", *args)
         return made if outputs == 1 else tuple(s.g.node("part", (made,), (k,), UNKNOWN) for k in range(outputs))
-    return entry.make(s.g, args, kwargs)
+    made = entry.make(s.g, args, kwargs)
+    if isinstance(made, Node):
+        _enough_places(s, made)
+    return made
+
+
+def _enough_places(s: State, chosen: Node) -> None:
+    """No more different places are asked of a matrix than it has."""
+    match chosen.op:
+        case "sample":
+            m, n, count, _ = chosen.attrs
+            require(s, count, lower(m * n), s.g.span)
+        case "largest":
+            require(s, chosen.attrs[0], product(chosen.args[0].type.item), s.g.span)
+        case _:
+            pass
 
 
 def _tuple(s: State, t: Term) -> Node:

@@ -10,7 +10,7 @@ normal form: A is antisymmetric when the normal forms of Aᵀ and −A are one n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -166,8 +166,10 @@ class Facts:
         return bool(self._once("diagonal", node, made, False))
 
     def identity(self, node: Node) -> bool:
-        """The normal form is I."""
-        return self.normal(node).op == "eye"
+        """The normal form is I, or a product A Aᵀ with orthonormal rows of A."""
+        return self.normal(node).op == "eye" or any(
+            self.orthonormal(left, "rows") and self.normal(b.t(self.g, left)) is self.normal(right)
+            for left, right in _halves(self.g, node))
 
     def _vanishes(self, make: Callable[[], Node]) -> bool:
         try:
@@ -217,6 +219,13 @@ class Facts:
         """A note on why a property does not hold, where there is something to show."""
         start = starts.value(node)
         return [f"it starts as {formula(start)}"] if start is not node and start.op in ("eye", "full", "scale") else []
+
+
+def _halves(g: Graph, node: Node) -> Iterator[tuple[Node, Node]]:
+    """The ways to read a product as one of two factors."""
+    if node.op == "prod" and node.type.rank == 2:
+        for k in range(1, len(node.args)):
+            yield b.prod(g, *node.args[:k]), b.prod(g, *node.args[k:])
 
 
 def _free(v: Node) -> bool:
@@ -684,8 +693,10 @@ class AtStart(Simplifier):
                 return b.zeros(self.g, node.type)
             case "scatter" if b.is_zero(args[0]):
                 return b.zeros(self.g, node.type)
-            case "expm" if b.is_zero(args[0]) and not node.type.batch:
+            case "expm" if b.is_zero(args[0]):
                 return b.eye(self.g, node.type.item[0])
+            case "orthonormal" | "special_orthogonal" if args[0].op == "eye":
+                return args[0]
             case "put" if args[1].op == "full":
                 args = (args[0], self.g.const(args[1].attrs[0]), *args[2:])
             case "interleave":

@@ -1,6 +1,6 @@
 """What a program asks of the sizes beyond its relations: that indices and slices stay inside their axes.
 
-    unmet(method, sizes) -> [Diagnostic]      both sides named: r ≤ min(m, n) does not hold: 8 ≤ 5
+    unmet(method, sizes) -> [Diagnostic]      r ≤ min(m, n) does not hold: r is 8, min(m, n) is 5
 
 They are found while the program is typed for all sizes, and settled where the sizes are known.
 """
@@ -14,6 +14,7 @@ import sympy as sp
 
 from padp.compiler.counting import declarations
 from padp.compiler.dims import show, written_out
+from padp.compiler.sizes import both
 from padp.compiler.terms import Method
 from padp.dsl.diagnostics import Diagnostic
 
@@ -35,6 +36,7 @@ def unmet(method: Method, sizes: Mapping[str, Any], where: str = "") -> list[Dia
             continue
         here = ", ".join(f"{n} = {sizes[n]}" for n in names)
         at = f" at {where}" if where else ""
-        found.append(Diagnostic("E501", f"{show(low)} ≤ {show(high)} does not hold{at}: {show(a)} ≤ {show(c)}", span,
-                                method.source, notes=(f"here {here}",)))
+        said = both((show(low), a), (show(high), c))
+        found.append(Diagnostic("E501", f"{show(low)} ≤ {show(high)} does not hold{at}: {said}", span, method.source,
+                                notes=(f"here {here}",)))
     return found

@@ -156,10 +156,15 @@ def _broken(method: Method, test: Test, env: Mapping[str, Any], where: str, extr
     values = ", ".join(f"{s} = {env[str(s)]}" for s in sorted(symbols, key=str) if str(s) in env)
     relation = f"{text(test.left)} {test.op} {text(test.right)}".strip()
     if extra is None and test.right is not None:
-        extra = f"{show(symbolic(test.left, env))} {test.op} {show(symbolic(test.right, env))}"
+        extra = both((text(test.left), symbolic(test.left, env)), (text(test.right), symbolic(test.right, env)))
     said = f"{relation} does not hold{_at(where)}" + (f": {extra}" if extra else "")
     return Diagnostic("E501", said, test.span, method.source, notes=(f"here {values}",) if values else (),
                       suggestion=_remedy(test, env))
+
+
+def both(*sides: tuple[str, Any]) -> str:
+    """What the two sides of a relation come to: ``r is 8, min(m, n) is 5``."""
+    return ", ".join(f"{written} is {show(value)}" for written, value in sides if written != show(value))
 
 
 def _remedy(test: Test, env: Mapping[str, Any]) -> str | None:
