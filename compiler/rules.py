@@ -18,6 +18,9 @@ from padp.compiler import build as b
 from padp.compiler.dims import lower, same
 from padp.compiler.ir import Graph, Node, Type, walk
 
+_READS_FAMILY = ("view", "reshape", "take", "slice", "repeat", "assemble", "grouped")
+"""Operators that count the axes of a family, and so need them even where all items are equal."""
+
 
 class Simplifier:
     """Rewrites bottom-up; the same node is rewritten once."""
@@ -41,10 +44,19 @@ class Simplifier:
         """``node`` over simplified arguments, rewritten."""
         if node.type.kind == "unknown":
             return self.g.node(node.op, args, node.attrs, node.type)
+        if node.op in _READS_FAMILY:
+            args = tuple(self._for_each(a, was.type.family) for a, was in zip(args, node.args, strict=True))
         rule = _RULES.get(node.op)
         if rule is not None:
             return rule(self, node, args)
         return node if args == node.args else self.g.node(node.op, args, node.attrs, node.type)
+
+    def _for_each(self, a: Node, family: tuple[Any, ...]) -> Node:
+        """A family whose items turned out to be one (v + F − F is v) as a family again."""
+        if b.fits(a.type.family, family):
+            return a
+        type_ = Type(a.type.item, family, a.type.loops, a.type.row, a.type.kind)
+        return b.full(self.g, a.attrs[0], type_) if a.op == "full" else self.g.node("expand", (a,), (), type_)
 
     # ------------------------------------------------------------ sums
 
@@ -555,9 +567,7 @@ def _blkdiag(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
         return b.eye(s.g, node.type.item[0])
     if b.is_zero(f):
         return b.zeros(s.g, node.type)
-    if not f.type.family:  # a family that became one item for all (I + 0 is just I)
-        return s.g.node("blkdiag", (s.g.node("expand", (f,), (), node.args[0].type),), (), node.type)
-    return b.blkdiag(s.g, f)
+    return b.blkdiag(s.g, s._for_each(f, node.args[0].type.family))
 
 
 def _put(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:

@@ -133,6 +133,17 @@ minimise ‖(W + W) @ v‖
     "a constant inside, merged into a base without bias": """c ∈ ℝ^n: learned, init = normal(0.4)
 y ← W @ (x + c)
 """,
+    "a family whose items turn out equal, as rows": """v ∈ ℝ^k: learned, init = normal(0.4)
+F ∈ (ℝ^k)^b: learned, init = normal(0.4)
+y ← W @ (x + flatten(rows(v + F - F)))
+""",
+    "a family whose items turn out equal, one by one": """M ∈ ℝ^{k×k}: learned, init = normal(0.4)
+F ∈ (ℝ^{k×k})^b: learned, init = normal(0.4)
+Z ← M + F - F
+for i in range(b):
+    D_i ← Z_i @ F_i
+y ← W @ (x + blkdiag(D) @ x)
+""",
     "rows changed in a loop": """D ← zeros(m, n)
 s ∈ ℝ^m: learned, init = normal(0.4)
 for i in range(m):
