@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 import padp
+from padp.compiler.adapter import Adapter
 from padp.compiler.site import LinearSite
 
 HEAD = "adapter New(r = 2) on linear(W ∈ ℝ^{m×n})\n"
@@ -76,6 +78,37 @@ def test_each_entry_of_the_output_can_be_written_in_a_loop() -> None:
     layer = padp.compile(program)(nn.Linear(3, 4, bias=False))
     x = torch.randn(2, 3)
     torch.testing.assert_close(layer(x), layer.base(x))
+
+
+LORA = padp.compile("lora")
+# What is done with the API, the code, a piece of what is suggested.
+MISUSES: dict[str, tuple[Callable[[nn.Module], object], str, str]] = {
+    "a name for an adapter": (lambda model: padp.attach(model, cast(Adapter, "lora")), "E511", "padp.compile('lora')"),
+    "model and adapter changed over": (lambda model: padp.attach(LORA, cast(Adapter, model)), "E511", "model, adapter"),
+    "a dtype as text": (lambda model: padp.attach(model, LORA, dtype=cast(torch.dtype, "half")), "E511", "dtype="),
+    "a whole-number dtype": (lambda model: padp.attach(model, LORA, dtype=torch.int32), "E511", "dtype="),
+    "a number among the targets": (lambda model: padp.attach(model, LORA, targets=cast(list[str], [0])), "E503", "'0'"),
+    "PEFT's name of a hyperparameter": (lambda model: padp.attach(model, LORA, lora_alpha=8), "E507", "α (alpha)"),
+    "a knob as text": (
+        lambda model: padp.set(padp.attach(model, padp.compile("antipasto"), k=2), α=cast(float, "up")), "E507", ""),
+}
+
+
+@pytest.mark.parametrize("name", MISUSES)
+def test_a_misuse_is_named_with_a_remedy(name: str) -> None:
+    act, code, remedy = MISUSES[name]
+    with pytest.raises(padp.PadpError) as caught:
+        act(nn.Sequential(nn.Linear(4, 4)))
+    (found,) = caught.value.diagnostics
+    assert found.code == code
+    assert remedy in (found.suggestion or "")
+
+
+def test_saving_where_a_file_is(tmp_path: Path) -> None:
+    (tmp_path / "here").write_text("")
+    model = padp.attach(nn.Sequential(nn.Linear(4, 4)), LORA, r=2)
+    with pytest.raises(padp.PadpError, match="E505"):
+        padp.save(model, tmp_path / "here")
 
 
 # Adapters of papers, written from the README.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import torch
 from torch import nn
 
+from padp.compiler import adapter as compiler
 from padp.compiler.shared import SharedStore
 from padp.compiler.site import LinearSite, Site
 from padp.dsl.diagnostics import refuse
@@ -55,6 +56,7 @@ def attach(model: Model, adapter: Adapter, targets: str | Sequence[str] = ALL, *
     that match nothing, E506 a shared tensor that is too small, E507 and E501 hyperparameters, E508 adapters that do not
     combine, E511 what is refused for other reasons.
     """
+    refuse_misuse(model, adapter, dtype)
     record = record_of(model)
     refuse_nested(model)
     check_name(record, name)
@@ -80,6 +82,20 @@ def attach(model: Model, adapter: Adapter, targets: str | Sequence[str] = ALL, *
     copies = {path: copied(model, path, paths) for path in one.saved}
     commit(model, planned(model, one, places, modules, copies, active), shared)
     return model
+
+
+def refuse_misuse(model: object, adapter: object, dtype: object) -> None:
+    """E511 for arguments of another kind than they must be: what is written by hand and easily mixed up."""
+    if not isinstance(model, nn.Module):
+        raise refuse("E511", f"the first argument is the model, an nn.Module; this is {type(model).__name__}",
+                     suggestion="padp.attach(model, adapter)")
+    if not isinstance(adapter, compiler.Adapter):
+        name = repr(adapter) if isinstance(adapter, str) and "\n" not in adapter else "…"
+        raise refuse("E511", f"the second argument is a compiled adapter; this is {type(adapter).__name__}",
+                     suggestion=f"padp.attach(model, padp.compile({name}))")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise refuse("E511", f"dtype is of the adapter's tensors, which are floating-point numbers; this is {dtype!r}",
+                     suggestion="dtype=torch.float32")
 
 
 def check_name(record: Record, name: str) -> None:

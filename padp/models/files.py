@@ -30,8 +30,11 @@ TENSORS = "adapter.safetensors"
 
 
 def write(directory: Path, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write a checkpoint; the directory is made if need be."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Write a checkpoint; the directory is made if need be. E505 when it cannot be."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise wrong(directory, f"no directory can be made there ({error.strerror})", "another place") from None
     digest = ""
 
     def put_tensors(path: Path) -> None:

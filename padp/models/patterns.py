@@ -11,6 +11,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from padp.dsl.diagnostics import Diagnostic, PadpError, refuse
 
@@ -47,6 +48,10 @@ def chosen(patterns: str | Sequence[str], paths: Iterable[str]) -> dict[str, lis
     if isinstance(patterns, str):
         regex = compiled(patterns)
         return {patterns: [path for path in paths if regex.fullmatch(path)]}
+    for pattern in cast("Sequence[object]", patterns):
+        if not isinstance(pattern, str):
+            raise refuse("E503", f"{pattern!r} is not the end of a path: names of modules are text",
+                         suggestion=repr(str(pattern)))
     return {pattern: [path for path in paths if is_suffix(pattern, path)] for pattern in patterns}
 
 
