@@ -397,10 +397,10 @@ def call(s: State, t: Call) -> Node | tuple[Node, ...]:
         outputs = {"svd": 3, "qr": 2}.get(name, 1)
         made = b.opaque(s.g, f"call:{name}", *args)
         return made if outputs == 1 else tuple(s.g.node("part", (made,), (k,), UNKNOWN) for k in range(outputs))
-    made = entry.make(s.g, args, kwargs)
-    if isinstance(made, Node):
-        _enough_places(s, made)
-    return made
+    result = entry.make(s.g, args, kwargs)
+    if isinstance(result, Node):
+        _enough_places(s, result)
+    return result
 
 
 def _enough_places(s: State, chosen: Node) -> None:

@@ -45,13 +45,13 @@ class Simplifier:
         if node.type.kind == "unknown":
             return self.g.node(node.op, args, node.attrs, node.type)
         if node.op in _READS_FAMILY:
-            args = tuple(self._for_each(a, was.type.family) for a, was in zip(args, node.args, strict=True))
+            args = tuple(self.for_each(a, was.type.family) for a, was in zip(args, node.args, strict=True))
         rule = _RULES.get(node.op)
         if rule is not None:
             return rule(self, node, args)
         return node if args == node.args else self.g.node(node.op, args, node.attrs, node.type)
 
-    def _for_each(self, a: Node, family: tuple[Any, ...]) -> Node:
+    def for_each(self, a: Node, family: tuple[Any, ...]) -> Node:
         """A family whose items turned out to be one (v + F − F is v) as a family again."""
         if b.fits(a.type.family, family):
             return a
@@ -563,11 +563,11 @@ def _skew(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
 def _blkdiag(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
     """blkdiag(I, …, I) = I;  blkdiag(0, …) = 0."""
     (f,) = args
-    if f.op == "eye" or (f.op == "spread_eye"):
+    if f.op == "eye":
         return b.eye(s.g, node.type.item[0])
     if b.is_zero(f):
         return b.zeros(s.g, node.type)
-    return b.blkdiag(s.g, s._for_each(f, node.args[0].type.family))
+    return b.blkdiag(s.g, s.for_each(f, node.args[0].type.family))
 
 
 def _put(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
