@@ -84,11 +84,20 @@ def in_header_terms(method: Method, total: Any) -> Any:
         inner = [s for s in right.free_symbols if str(s) not in outer and str(s) in names]
         if len(inner) != 1 or test.left.name not in outer:
             continue
-        for solution in sp.solve(right - left, inner[0]):
-            candidate = sp.factor(sp.simplify(total.subs(inner[0], solution)))
+        for solution in _solutions(sp.expand(right - left), inner[0]):
+            candidate = sp.factor(total.subs(inner[0], solution))
             if inner[0] not in candidate.free_symbols:
                 best = candidate
     return best
+
+
+def _solutions(equation: Any, unknown: Any) -> list[Any]:
+    """The solutions of equation = 0: at once where it is linear, a·x + c, as n = b·k is."""
+    slope = equation.coeff(unknown, 1)
+    rest = sp.expand(equation - slope * unknown)
+    if slope != 0 and unknown not in slope.free_symbols | rest.free_symbols:
+        return [-rest / slope]
+    return list(sp.solve(equation, unknown))
 
 
 def _site_dims(method: Method) -> set[str]:

@@ -46,7 +46,18 @@ def _same_symbolic(a: Any, b: Any) -> bool:
         exact = difference.replace(sp.floor, lambda x: x).replace(sp.ceiling, lambda x: x)
         if sp.expand(exact) == 0:
             return True
-    return bool(sp.simplify(difference) == 0)
+    return not _differs_somewhere(difference) and bool(sp.simplify(difference) == 0)
+
+
+def _differs_somewhere(difference: Any) -> bool:
+    """Whether a difference is not 0 at one of two sets of sizes (rising and falling; multiples of 12, so halves and
+    thirds are whole): a proof that costs little beside ``simplify``, which loads much of sympy."""
+    names = sorted(difference.free_symbols, key=str)
+    for order in (names, names[::-1]):
+        at = difference.subs({x: 12 * (2 * k * k + 3) for k, x in enumerate(order)})
+        if at.is_number and at.is_zero is False:
+            return True
+    return False
 
 
 def same(a: Any, b: Any) -> bool:
