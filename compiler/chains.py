@@ -10,6 +10,15 @@ from dataclasses import dataclass
 
 from padp.compiler.ir import Node
 
+APART = ("tree", "pairs", "halves", "neighbours")
+"""Index sets whose first two columns are different numbers in every row: two coordinates of a plane."""
+
+
+def apart(i: Node, j: Node) -> bool:
+    """Whether two indices never agree: the two coordinates in the rows of one such set."""
+    return i.op == j.op == "column" and i.args[0] is j.args[0] and i.args[0].op in APART \
+        and {i.attrs[1], j.attrs[1]} == {0, 1}
+
 
 @dataclass(frozen=True, slots=True)
 class RankOne:
@@ -61,8 +70,8 @@ def plane_rotation(step: Node) -> Plane | None:
         indices.setdefault(id(col), col)
         entries.setdefault((id(row), id(col)), value)  # the outermost write is the last one
         node = base
-    if node.op != "eye" or len(indices) != 2 or not all(n.op in ("column", "iota") for n in indices.values()):
+    if node.op != "eye" or len(indices) != 2 or not apart(*indices.values()):
         return None
-    first, second = sorted(indices.values(), key=lambda n: n.attrs[1] if n.op == "column" else n.number)
+    first, second = sorted(indices.values(), key=lambda n: n.attrs[1])
     i, j = id(first), id(second)
     return Plane(first, second, entries.get((i, i)), entries.get((i, j)), entries.get((j, i)), entries.get((j, j)))

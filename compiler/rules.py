@@ -15,6 +15,7 @@ from typing import Any
 import sympy as sp
 
 from padp.compiler import build as b
+from padp.compiler.chains import apart
 from padp.compiler.dims import lower, same
 from padp.compiler.ir import Graph, Node, Type, walk
 
@@ -571,11 +572,11 @@ def _blkdiag(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
 
 
 def _put(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
-    """I with 1 written on its diagonal or 0 beside it is I (i ≠ j for two different columns of an index set)."""
+    """I with 1 written on its diagonal is I;  I with 0 written at (i, j), i ≠ j, is I."""
     base, value = args[0], args[1]
     if base.op == "eye" and len(args) == 4 and value.op == "const":
         row, col = args[2], args[3]
-        if (row is col and value.value == 1) or (row is not col and row.op == col.op == "column" and value.value == 0):
+        if (row is col and value.value == 1) or (value.value == 0 and apart(row, col)):
             return base
     return s.g.node("put", args, node.attrs, node.type)
 
@@ -616,7 +617,7 @@ def _stack(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
     """Stacking all slices of a tensor gives the tensor back."""
     (a,) = args
     axis, place = node.attrs
-    if a.op == "full":
+    if a.op in ("full", "const"):
         return b.full(s.g, a.attrs[0], node.type)
     if a.op == "take" and a.args[1].op == "iota" and a.args[1].attrs == (axis, 1, 0) \
             and axis not in a.args[0].type.loops:
@@ -707,6 +708,7 @@ def around_base(s: Simplifier, root: Node, weight: Node) -> Node:
 
 
 def _through_svd(s: Simplifier, node: Node, weight: Node) -> Node:
+    """A U M Vᵀ B = A (W + U (M − diag(Σ)) Vᵀ) B, where U, Σ, Vᵀ is the whole decomposition of W."""
     for i, first in enumerate(node.args):
         if first.op != "out" or first.attrs[0] != 0 or first.args[0].op != "svd" or first.args[0].args[0] is not weight:
             continue

@@ -144,6 +144,26 @@ for i in range(b):
     D_i ← Z_i @ F_i
 y ← W @ (x + blkdiag(D) @ x)
 """,
+    "zero written at pairs that may be equal": """R ← eye(n)
+for (i,j) in band(n, 1):
+    G ← I; G[i,j] ← 0
+    R ← G @ R
+y ← W @ (x + R @ x)
+""",
+    "rotations at pairs that may be equal": """t ∈ ℝ^n: learned, init = normal(0.4)
+R ← eye(n)
+for (i,j,q) in tree(n):
+    G ← I; G[i,i] ← cos t_q; G[i,q] ← -sin t_q
+    R ← G @ R
+y ← W @ (R @ x)
+""",
+    "rotations of neighbours, by a range": """t ∈ ℝ^n: learned, init = normal(0.4)
+R ← eye(n)
+for i in range(n-1):
+    G ← I; G[i,i] ← cos t_i; G[i,i+1] ← -sin t_i; G[i+1,i] ← sin t_i; G[i+1,i+1] ← cos t_i
+    R ← G @ R
+y ← W @ (R @ x)
+""",
     "rows changed in a loop": """D ← zeros(m, n)
 s ∈ ℝ^m: learned, init = normal(0.4)
 for i in range(m):

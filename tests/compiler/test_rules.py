@@ -1,0 +1,603 @@
+"""Every rewrite rule of ``compiler/rules.py``: both sides agree in float64; where its condition fails it stays away.
+
+A case is a pattern and what it becomes. ``None`` means that the rule leaves the pattern alone. A rule without a case of
+either kind fails ``test_every_rule_has_its_cases``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import sympy as sp
+import torch
+from torch import Tensor
+
+from padp.compiler import build as b
+from padp.compiler import rules
+from padp.compiler.ir import Axis, Graph, Node, Type
+from tests.compiler.literal import batched, literal
+
+M, N, R, K, B = 6, 4, 2, 3, 2
+
+
+class Site:
+    """A graph with named tensors: A(m, n) makes the node and its value."""
+
+    def __init__(self) -> None:
+        self.g = Graph()
+        self.values: dict[str, Tensor] = {}
+        self.i = self.g.axis(K)
+        self.W = self.tensor("W", M, N, op="weight")
+
+    def tensor(self, name: str, *item: int, family: tuple[int, ...] = (), loops: tuple[Axis, ...] = (),
+               op: str = "param") -> Node:
+        """A learned tensor of this type with random values."""
+        type_ = Type(item, family, loops)
+        if name not in self.values:
+            generator = torch.Generator().manual_seed(len(self.values))
+            shape = tuple(int(d) for d in type_.shape)
+            self.values[name] = torch.randn(shape, generator=generator, dtype=torch.double,
+                                            requires_grad=op in ("param", "input"))
+        return self.g.node(op, (), (name, "learned") if op == "param" else (name,), type_)
+
+    def A(self) -> Node:
+        return self.tensor("A", M, N)
+
+    def C(self) -> Node:
+        return self.tensor("C", M, N)
+
+    def S(self, name: str = "S", n: int = N) -> Node:
+        """A square matrix."""
+        return self.tensor(name, n, n)
+
+    def u(self, n: int = M) -> Node:
+        return self.tensor(f"u{n}", n)
+
+    def v(self, n: int = N) -> Node:
+        return self.tensor(f"v{n}", n)
+
+    def s(self) -> Node:
+        return self.tensor("s")
+
+    def x(self) -> Node:
+        return self.tensor("x", N, op="input")
+
+    def each(self, name: str, *item: int) -> Node:
+        """A tensor for each step of the loop i."""
+        return self.tensor(name, *item, loops=(self.i,))
+
+    def many(self, name: str, *item: int) -> Node:
+        """A family of B tensors."""
+        return self.tensor(name, *item, family=(B,))
+
+    def num(self, value: Any) -> Node:
+        return self.g.const(value)
+
+    def times(self, c: Any, a: Node) -> Node:
+        return b.scale(self.g, self.num(c) if not isinstance(c, Node) else c, a)
+
+    def zero(self, *item: int) -> Node:
+        return b.zeros(self.g, Type(item))
+
+    def ones(self, *item: int) -> Node:
+        return b.full(self.g, 1, Type(item))
+
+    def eye(self, n: int = N) -> Node:
+        return b.eye(self.g, n)
+
+    def add(self, *terms: Node) -> Node:
+        return b.add(self.g, *terms)
+
+    def prod(self, *factors: Node) -> Node:
+        return self.g.node("prod", factors, (), b.prod(self.g, *factors).type)
+
+    def t(self, a: Node) -> Node:
+        return self.g.node("t", (a,), (), b.t(self.g, a).type)
+
+    def diag(self, v: Node) -> Node:
+        return b.diag(self.g, v)
+
+    def mul(self, a: Node, c: Node) -> Node:
+        return b.mul(self.g, a, c)
+
+    def inv(self, a: Node) -> Node:
+        return b.inv(self.g, a)
+
+    def div(self, a: Node, c: Node) -> Node:
+        return b.div(self.g, a, c)
+
+    def point(self, f: str, a: Node) -> Node:
+        return b.point(self.g, f, a)
+
+    def cut(self, a: Node, axis: int, start: int, stop: int) -> Node:
+        return b.slice_(self.g, a, axis, start, stop)
+
+    def above(self, *parts: Node) -> Node:
+        return b.cat(self.g, parts, 2)
+
+    def beside(self, *parts: Node) -> Node:
+        return b.cat(self.g, parts, 1)
+
+    def order(self, name: str, n: int = N) -> Node:
+        """An index vector that is a permutation."""
+        self.values.setdefault(name, torch.randperm(n, generator=torch.Generator().manual_seed(len(self.values))))
+        return self.g.node("param", (), (name, "frozen"), Type((n,), kind="index"))
+
+    def perm(self, index: Node) -> Node:
+        return self.g.node("perm", (index,), (), Type((index.type.item[0],) * 2))
+
+    def inverse_order(self, index: Node) -> Node:
+        return self.g.node("inverse_index", (index,), (), index.type)
+
+    def orthonormal(self) -> Node:
+        return self.g.node("orthonormal", (self.tensor("Z", R, N),), (), Type((R, N)))
+
+    def svd(self, rank: int | None = None) -> tuple[Node, Node, Node]:
+        q = min(M, N) if rank is None else rank
+        whole = self.g.node("svd", (self.W,), (q,), Type((q,)))
+        return tuple(self.g.node("out", (whole,), (k,), Type(item))  # type: ignore[return-value]
+                     for k, item in enumerate(((M, q), (q,), (q, N))))
+
+    def index(self, step: int = 1, first: int = 0) -> Node:
+        """The index of the loop i."""
+        return self.g.node("iota", (), (self.i, step, first), Type((), (), (self.i,), kind="index"))
+
+    def places(self, rows: int, columns: int) -> tuple[Node, Node, Node]:
+        """An index set Ω, and its two columns in a loop over it."""
+        omega = self.g.node("sample", (), (rows, columns, K, 1), Type((K, 2), kind="index"))
+        i, j = (self.g.node("column", (omega,), (self.i, k), Type((), (), (self.i,), kind="index")) for k in (0, 1))
+        return omega, i, j
+
+    def loop(self, a: Node, place: str) -> Node:
+        return b.stack(self.g, a, self.i, place)
+
+    def total(self, a: Node) -> Node:
+        return self.g.node("sumloop", (a,), (self.i,), Type(a.type.item, a.type.family, tuple(
+            x for x in a.type.loops if x != self.i)))
+
+
+@dataclass(frozen=True)
+class Case:
+    """``pattern`` → ``becomes``; None: left alone."""
+
+    pattern: Callable[[Site], Node]
+    becomes: Callable[[Site], Node] | None
+    entry: Callable[[Site, Node], Node] = lambda site, node: rules.simplify(site.g, node)[0]
+
+
+def fires(pattern: Callable[[Site], Node], becomes: Callable[[Site], Node]) -> Case:
+    return Case(pattern, becomes)
+
+
+def stays(pattern: Callable[[Site], Node]) -> Case:
+    return Case(pattern, None)
+
+
+def through(pattern: Callable[[Site], Node], becomes: Callable[[Site], Node] | None) -> Case:
+    """A case of the rules that a whole decomposition of W goes through."""
+    return Case(pattern, becomes, lambda site, node: rules.around_base(rules.Simplifier(site.g), node, site.W))
+
+
+def head(s: Site, k: int) -> Node:
+    U, S, V = s.svd()
+    return s.prod(s.cut(U, -1, 0, k), s.diag(s.cut(S, -1, 0, k)), s.cut(V, -2, 0, k))
+
+
+def tail(s: Site, k: int, stop: int = N) -> Node:
+    U, S, V = s.svd()
+    return s.prod(s.cut(U, -1, k, stop), s.diag(s.cut(S, -1, k, stop)), s.cut(V, -2, k, stop))
+
+
+def whole_svd(s: Site, rank: int | None = None) -> Node:
+    U, S, V = s.svd(rank)
+    return s.prod(U, s.diag(S), V)
+
+
+def scattered(s: Site, places: Node, values: Node) -> Node:
+    return s.g.node("scatter", (values, places), (M, N), Type((M, N)))
+
+
+def sparse_sum(s: Site, first: int, second: int, m: int = M) -> Node:
+    """Σ_{(i,j) ∈ Ω} U_{:,i} V_{j,:}, or with the columns of Ω in another order."""
+    _, *ij = s.places(m, N)
+    U, V = s.S("U", m), s.S("V", N)
+    return s.total(b.outer(s.g, b.take(s.g, U, ij[first], 1), b.take(s.g, V, ij[second], 2)))
+
+
+def sparse_form(s: Site) -> Node:
+    omega, *_ = s.places(M, N)
+    ones = b.full(s.g, 1, Type((K,)))
+    return s.prod(s.S("U", M), scattered(s, omega, ones), s.S("V", N))
+
+
+def columns_form(s: Site) -> Node:
+    """The same sum by gathered columns, where both sides are indexed by the first column of Ω."""
+    _, i, _ = s.places(N, N)
+    return s.prod(s.loop(b.take(s.g, s.S("U", N), i, 1), "columns"), s.loop(b.take(s.g, s.S("V", N), i, 2), "item"))
+
+
+def put_at(s: Site, op: str, attrs: tuple[int, ...], columns: tuple[int, int], value: int) -> Node:
+    """I with a number written at the places of an index set."""
+    rows = {"tree": N - 1, "neighbours": N - 1, "pairs": N // 2, "sample": K}[op]
+    arity = 3 if op in ("tree", "neighbours") else 2
+    places = s.g.node(op, (), attrs, Type((rows, arity), kind="index"))
+    axis = Axis(77, rows)
+    i, j = (s.g.node("column", (places,), (axis, c), Type((), (), (axis,), kind="index")) for c in columns)
+    return b.put(s.g, s.eye(), s.num(value), i, j)
+
+
+CASES: dict[str, list[Case]] = {
+    "add": [
+        fires(lambda s: s.add(s.A(), s.zero(M, N)), lambda s: s.A()),
+        fires(lambda s: s.add(s.times(2, s.A()), s.times(3, s.A())), lambda s: s.times(5, s.A())),
+        fires(lambda s: s.add(s.A(), s.times(-1, s.A())), lambda s: s.zero(M, N)),
+        fires(lambda s: s.add(s.add(s.A(), s.C()), s.A()), lambda s: s.add(s.times(2, s.A()), s.C())),
+        fires(lambda s: s.add(s.num(2), s.num(3)), lambda s: s.num(5)),
+        stays(lambda s: s.add(s.A(), s.C())),
+    ],
+    "_factor": [
+        fires(lambda s: s.add(s.prod(s.A(), s.S(), s.v()), s.prod(s.A(), s.S("T"), s.v())),
+              lambda s: s.prod(s.A(), s.add(s.S(), s.S("T")), s.v())),
+        fires(lambda s: s.add(s.times(2, s.prod(s.A(), s.S(), s.v())), s.times(-1, s.prod(s.A(), s.S("T"), s.v()))),
+              lambda s: s.prod(s.A(), s.add(s.times(2, s.S()), s.times(-1, s.S("T"))), s.v())),
+        fires(lambda s: s.add(s.prod(s.A(), s.S("B")), s.prod(s.A(), s.S(), s.S("B"))),
+              lambda s: s.prod(s.A(), s.add(s.eye(), s.S()), s.S("B"))),
+        fires(lambda s: s.add(s.prod(s.W, s.u(N)), s.prod(s.W, s.v())), lambda s: s.prod(s.W, s.add(s.u(N), s.v()))),
+        fires(lambda s: s.add(s.prod(s.W, s.S()), s.prod(s.W, s.S("T"))),
+              lambda s: s.prod(s.W, s.add(s.S(), s.S("T")))),
+        stays(lambda s: s.add(s.prod(s.A(), s.u(N)), s.prod(s.A(), s.v()))),
+        stays(lambda s: s.add(s.prod(s.A(), s.S(), s.v()), s.prod(s.C(), s.S("T"), s.v()))),
+    ],
+    "scale": [
+        fires(lambda s: s.times(1, s.A()), lambda s: s.A()),
+        fires(lambda s: s.times(0, s.A()), lambda s: s.zero(M, N)),
+        fires(lambda s: s.times(s.s(), s.zero(M, N)), lambda s: s.zero(M, N)),
+        fires(lambda s: s.times(2, s.times(3, s.A())), lambda s: s.times(6, s.A())),
+        fires(lambda s: s.times(2, s.num(3)), lambda s: s.num(6)),
+        fires(lambda s: s.times(2, s.ones(N)), lambda s: b.full(s.g, 2, Type((N,)))),
+        fires(lambda s: s.times(2, s.add(s.A(), s.C())), lambda s: s.add(s.times(2, s.A()), s.times(2, s.C()))),
+        fires(lambda s: s.times(s.s(), s.times(3, s.A())), lambda s: s.times(3, s.times(s.s(), s.A()))),
+        fires(lambda s: s.times(s.times(3, s.s()), s.A()), lambda s: s.times(3, s.times(s.s(), s.A()))),
+        fires(lambda s: s.times(s.div(s.num(3), s.s()), s.A()),
+              lambda s: s.times(3, s.times(s.div(s.num(1), s.s()), s.A()))),
+        fires(lambda s: s.times(s.s(), s.num(1)), lambda s: s.s()),
+        stays(lambda s: s.times(s.s(), s.A())),
+        stays(lambda s: s.times(s.s(), s.add(s.A(), s.C()))),
+    ],
+    "prod": [
+        fires(lambda s: s.prod(s.A(), s.eye()), lambda s: s.A()),
+        fires(lambda s: s.prod(s.eye(M), s.A(), s.v()), lambda s: s.prod(s.A(), s.v())),
+        fires(lambda s: s.prod(s.A(), s.zero(N, N)), lambda s: s.zero(M, N)),
+        fires(lambda s: s.prod(s.A(), s.zero(N)), lambda s: s.zero(M)),
+        fires(lambda s: s.prod(s.A(), s.times(s.s(), s.S())), lambda s: s.times(s.s(), s.prod(s.A(), s.S()))),
+        fires(lambda s: s.prod(s.times(2, s.A()), s.times(3, s.v())), lambda s: s.times(6, s.prod(s.A(), s.v()))),
+        fires(lambda s: s.prod(s.A(), s.diag(s.u(N)), s.diag(s.v())),
+              lambda s: s.prod(s.A(), s.diag(s.mul(s.u(N), s.v())))),
+        fires(lambda s: s.prod(s.diag(s.u(N)), s.v()), lambda s: s.mul(s.u(N), s.v())),
+        fires(lambda s: s.prod(s.A(), s.inv(s.S()), s.S()), lambda s: s.A()),
+        stays(lambda s: s.prod(s.A(), s.S())),
+        stays(lambda s: s.prod(s.diag(s.u()), s.A())),
+    ],
+    "_pair": [
+        fires(lambda s: s.prod(s.diag(s.u(N)), s.diag(s.v())), lambda s: s.diag(s.mul(s.u(N), s.v()))),
+        fires(lambda s: s.prod(s.inv(s.S()), s.S()), lambda s: s.eye()),
+        fires(lambda s: s.prod(s.S(), s.inv(s.S())), lambda s: s.eye()),
+        fires(lambda s: s.prod(s.perm(s.order("i")), s.perm(s.order("j"))),
+              lambda s: s.perm(b.take(s.g, s.order("j"), s.order("i"), 1))),
+        fires(lambda s: s.prod(s.perm(s.order("i")), s.perm(s.inverse_order(s.order("i")))), lambda s: s.eye()),
+        fires(lambda s: s.prod(b.blkdiag(s.g, s.many("F", R, K)), b.blkdiag(s.g, s.many("G", K, R))),
+              lambda s: b.blkdiag(s.g, s.prod(s.many("F", R, K), s.many("G", K, R)))),
+        fires(lambda s: s.prod(s.orthonormal(), s.t(s.orthonormal())), lambda s: s.eye(R)),
+        stays(lambda s: s.prod(s.t(s.orthonormal()), s.orthonormal())),
+        stays(lambda s: s.prod(s.S(), s.t(s.S()))),
+        stays(lambda s: s.prod(s.S(), s.inv(s.S("T")))),
+        stays(lambda s: s.prod(b.blkdiag(s.g, s.many("F", R, K)),
+                               b.blkdiag(s.g, s.tensor("G", R, K, family=(K,))))),
+    ],
+    "inverse_perm": [
+        fires(lambda s: s.t(s.perm(s.order("i"))), lambda s: s.perm(s.inverse_order(s.order("i")))),
+        fires(lambda s: s.inv(s.perm(s.order("i"))), lambda s: s.perm(s.inverse_order(s.order("i")))),
+        fires(lambda s: s.t(s.perm(s.inverse_order(s.order("i")))), lambda s: s.perm(s.order("i"))),
+    ],
+    "mul": [
+        fires(lambda s: s.mul(s.ones(M, N), s.A()), lambda s: s.A()),
+        fires(lambda s: s.mul(s.A(), s.ones(M, N)), lambda s: s.A()),
+        fires(lambda s: s.mul(s.zero(M, N), s.A()), lambda s: s.zero(M, N)),
+        fires(lambda s: s.mul(s.times(2, s.A()), s.C()), lambda s: s.times(2, s.mul(s.A(), s.C()))),
+        fires(lambda s: s.mul(s.A(), s.times(2, s.C())), lambda s: s.times(2, s.mul(s.A(), s.C()))),
+        fires(lambda s: s.mul(s.div(s.num(1), s.v()), s.v()), lambda s: s.ones(N)),
+        stays(lambda s: s.mul(s.A(), s.C())),
+        stays(lambda s: s.mul(s.eye(), s.S())),
+        stays(lambda s: s.mul(s.div(s.num(2), s.v()), s.v())),
+    ],
+    "diag": [
+        fires(lambda s: s.diag(s.ones(N)), lambda s: s.eye()),
+        fires(lambda s: s.diag(s.zero(N)), lambda s: s.zero(N, N)),
+        stays(lambda s: s.diag(s.v())),
+        stays(lambda s: s.diag(b.full(s.g, 2, Type((N,))))),
+    ],
+    "_whole_svd": [
+        fires(whole_svd, lambda s: s.W),
+        fires(lambda s: s.prod(whole_svd(s), s.v()), lambda s: s.prod(s.W, s.v())),
+        fires(lambda s: tail(s, 1), lambda s: s.add(s.W, s.times(-1, head(s, 1)))),
+        stays(lambda s: head(s, 2)),
+        stays(lambda s: tail(s, 1, 3)),
+        stays(lambda s: whole_svd(s, 2)),
+        stays(lambda s: s.prod(s.svd()[0], s.diag(s.v()), s.svd()[2])),
+    ],
+    "_push_diag": [
+        fires(lambda s: s.prod(s.diag(s.v()), s.above(s.tensor("P", 1, K), s.tensor("Q", K, K))),
+              lambda s: s.above(s.prod(s.diag(s.cut(s.v(), -1, 0, 1)), s.tensor("P", 1, K)),
+                                s.prod(s.diag(s.cut(s.v(), -1, 1, N)), s.tensor("Q", K, K)))),
+        fires(lambda s: s.prod(s.beside(s.tensor("P", K, 1), s.tensor("Q", K, K)), s.diag(s.v())),
+              lambda s: s.beside(s.prod(s.tensor("P", K, 1), s.diag(s.cut(s.v(), -1, 0, 1))),
+                                 s.prod(s.tensor("Q", K, K), s.diag(s.cut(s.v(), -1, 1, N))))),
+        stays(lambda s: s.prod(s.diag(s.v()), s.beside(s.tensor("P", N, 1), s.tensor("Q", N, K)))),
+    ],
+    "_cut": [
+        fires(lambda s: s.prod(s.beside(s.tensor("P", K, 1), s.tensor("Q", K, K)),
+                               s.above(s.tensor("E", 1, R), s.tensor("F", K, R))),
+              lambda s: s.add(s.prod(s.tensor("P", K, 1), s.tensor("E", 1, R)),
+                              s.prod(s.tensor("Q", K, K), s.tensor("F", K, R)))),
+        fires(lambda s: s.prod(s.svd()[0], s.above(s.tensor("E", 1, R), s.tensor("F", K, R))),
+              lambda s: s.add(s.prod(s.cut(s.svd()[0], -1, 0, 1), s.tensor("E", 1, R)),
+                              s.prod(s.cut(s.svd()[0], -1, 1, N), s.tensor("F", K, R)))),
+        fires(lambda s: s.prod(s.tensor("P", R, N), s.diag(s.beside(s.u(1), s.u(K))), s.svd()[2]),
+              lambda s: s.add(s.prod(s.cut(s.tensor("P", R, N), -1, 0, 1), s.diag(s.u(1)),
+                                     s.cut(s.svd()[2], -2, 0, 1)),
+                              s.prod(s.cut(s.tensor("P", R, N), -1, 1, N), s.diag(s.u(K)),
+                                     s.cut(s.svd()[2], -2, 1, N)))),
+        stays(lambda s: s.prod(s.S(), s.above(s.tensor("E", 1, R), s.tensor("F", K, R)))),
+        stays(lambda s: s.prod(s.S(), s.diag(s.beside(s.u(1), s.u(K))), s.S("T"))),
+    ],
+    "slice": [
+        fires(lambda s: s.cut(s.above(s.tensor("P", 1, N), s.tensor("Q", K, N)), -2, 0, 1),
+              lambda s: s.tensor("P", 1, N)),
+        fires(lambda s: s.cut(s.above(s.tensor("P", 1, N), s.tensor("Q", K, N), s.tensor("E", 2, N)), -2, 1, 6),
+              lambda s: s.above(s.tensor("Q", K, N), s.tensor("E", 2, N))),
+        fires(lambda s: s.cut(s.cut(s.A(), -2, 1, 5), -2, 1, 3), lambda s: s.cut(s.A(), -2, 2, 4)),
+        fires(lambda s: s.cut(s.prod(s.A(), s.S()), -2, 1, 3), lambda s: s.prod(s.cut(s.A(), -2, 1, 3), s.S())),
+        fires(lambda s: s.cut(s.prod(s.A(), s.S()), -1, 1, 3), lambda s: s.prod(s.A(), s.cut(s.S(), -1, 1, 3))),
+        fires(lambda s: s.cut(s.ones(M, N), -1, 1, 3), lambda s: s.ones(M, 2)),
+        stays(lambda s: s.cut(s.above(s.tensor("P", 1, N), s.tensor("Q", K, N)), -2, 0, 2)),
+        stays(lambda s: s.cut(s.above(s.tensor("P", 1, N), s.tensor("Q", K, N)), -1, 0, 2)),
+        stays(lambda s: s.cut(s.cut(s.A(), -2, 1, 5), -1, 1, 3)),
+        stays(lambda s: b.slice_(s.g, s.prod(s.A(), s.S()), -2, 0, M, 2)),
+    ],
+    "t": [
+        fires(lambda s: s.t(s.diag(s.v())), lambda s: s.diag(s.v())),
+        fires(lambda s: s.t(s.eye()), lambda s: s.eye()),
+        fires(lambda s: s.t(s.t(s.A())), lambda s: s.A()),
+        fires(lambda s: s.t(s.ones(M, N)), lambda s: s.ones(N, M)),
+        fires(lambda s: s.t(s.prod(s.A(), s.S())), lambda s: s.prod(s.t(s.S()), s.t(s.A()))),
+        fires(lambda s: s.t(s.add(s.A(), s.C())), lambda s: s.add(s.t(s.A()), s.t(s.C()))),
+        fires(lambda s: s.t(s.times(s.s(), s.A())), lambda s: s.times(s.s(), s.t(s.A()))),
+        fires(lambda s: s.t(s.mul(s.A(), s.C())), lambda s: s.mul(s.t(s.A()), s.t(s.C()))),
+        fires(lambda s: s.t(s.g.node("skew", (s.v(K),), (), Type((K, K)))),
+              lambda s: s.times(-1, s.g.node("skew", (s.v(K),), (), Type((K, K))))),
+        fires(lambda s: s.t(s.inv(s.S())), lambda s: s.inv(s.t(s.S()))),
+        fires(lambda s: s.t(b.blkdiag(s.g, s.many("F", R, K))), lambda s: b.blkdiag(s.g, s.t(s.many("F", R, K)))),
+        fires(lambda s: s.t(b.outer(s.g, s.u(), s.v())), lambda s: b.outer(s.g, s.v(), s.u())),
+        fires(lambda s: s.t(s.above(s.A(), s.tensor("P", 1, N))),
+              lambda s: s.beside(s.t(s.A()), s.t(s.tensor("P", 1, N)))),
+        fires(lambda s: s.t(s.cut(s.A(), -2, 1, 3)), lambda s: s.cut(s.t(s.A()), -1, 1, 3)),
+        fires(lambda s: s.t(b.slice_(s.g, s.A(), -1, 0, N, 2)), lambda s: b.slice_(s.g, s.t(s.A()), -2, 0, N, 2)),
+        fires(lambda s: s.t(b.fold(s.g, s.each("H", N, N), s.S(), s.i, "left")),
+              lambda s: b.fold(s.g, s.t(s.each("H", N, N)), s.t(s.S()), s.i, "right")),
+        fires(lambda s: s.t(b.put(s.g, s.S(), s.s(), s.num(1), s.num(2))),
+              lambda s: b.put(s.g, s.t(s.S()), s.s(), s.num(2), s.num(1))),
+        fires(lambda s: s.t(s.total(s.mul(s.each("F", M, N), s.each("G", M, N)))),
+              lambda s: s.total(s.mul(s.t(s.each("F", M, N)), s.t(s.each("G", M, N))))),
+        fires(lambda s: s.t(s.g.node("kron", (s.tensor("E", R, K), s.A()), (), Type((R * M, K * N)))),
+              lambda s: s.g.node("kron", (s.t(s.tensor("E", R, K)), s.t(s.A())), (), Type((K * N, R * M)))),
+        fires(lambda s: s.t(s.g.node("detach", (s.A(),), (), s.A().type)),
+              lambda s: s.t(s.g.node("detach", (s.A(),), (), s.A().type))),
+        stays(lambda s: s.t(s.A())),
+        stays(lambda s: s.t(s.v())),
+        stays(lambda s: s.t(s.g.node("circulant", (s.v(),), (), Type((N, N))))),
+    ],
+    "inv": [
+        fires(lambda s: s.inv(s.eye()), lambda s: s.eye()),
+        fires(lambda s: s.inv(s.inv(s.S())), lambda s: s.S()),
+        fires(lambda s: s.inv(s.diag(s.v())), lambda s: s.diag(s.div(s.num(1), s.v()))),
+        fires(lambda s: s.inv(b.blkdiag(s.g, s.many("F", K, K))), lambda s: b.blkdiag(s.g, s.inv(s.many("F", K, K)))),
+        fires(lambda s: s.inv(s.times(4, s.S())), lambda s: s.times(sp.Rational(1, 4), s.inv(s.S()))),
+        stays(lambda s: s.inv(s.S())),
+        stays(lambda s: s.inv(s.times(s.s(), s.S()))),
+    ],
+    "detach": [
+        fires(lambda s: s.g.node("detach", (s.prod(s.A(), s.v()),), (), Type((M,))),
+              lambda s: s.prod(s.g.node("detach", (s.A(),), (), s.A().type),
+                               s.g.node("detach", (s.v(),), (), s.v().type))),
+        fires(lambda s: s.g.node("detach", (s.prod(s.W, s.v()),), (), Type((M,))),
+              lambda s: s.prod(s.W, s.g.node("detach", (s.v(),), (), s.v().type))),
+        fires(lambda s: s.g.node("detach", (s.W,), (), s.W.type), lambda s: s.W),
+        stays(lambda s: s.g.node("detach", (s.A(),), (), s.A().type)),
+    ],
+    "sumloop": [
+        fires(lambda s: s.total(s.times(s.s(), s.each("F", M, N))),
+              lambda s: s.times(s.s(), s.total(s.each("F", M, N)))),
+        fires(lambda s: s.total(s.add(s.each("F", M, N), s.each("G", M, N))),
+              lambda s: s.add(s.total(s.each("F", M, N)), s.total(s.each("G", M, N)))),
+        fires(lambda s: s.total(s.add(s.each("F", M, N), s.A())),
+              lambda s: s.add(s.total(s.each("F", M, N)), s.times(K, s.A()))),
+        fires(lambda s: s.total(b.outer(s.g, s.each("f", M), s.each("h", N))),
+              lambda s: s.prod(s.loop(s.each("f", M), "columns"), s.loop(s.each("h", N), "item"))),
+        fires(lambda s: s.total(s.times(s.each("c"), b.outer(s.g, s.each("f", M), s.each("h", N)))),
+              lambda s: s.prod(s.loop(s.each("f", M), "columns"), s.diag(s.loop(s.each("c"), "item")),
+                               s.loop(s.each("h", N), "item"))),
+        stays(lambda s: s.total(s.each("F", M, N))),
+        stays(lambda s: s.total(s.times(s.each("c"), s.each("F", M, N)))),
+        stays(lambda s: s.total(s.prod(s.each("F", M, N), s.each("H", N, N)))),
+    ],
+    "_sparse": [
+        fires(lambda s: sparse_sum(s, 0, 1), sparse_form),
+        fires(lambda s: sparse_sum(s, 0, 0, N), columns_form),
+        stays(lambda s: s.total(s.mul(s.each("F", M, N), s.each("G", M, N)))),
+    ],
+    "_div": [
+        fires(lambda s: s.div(s.A(), s.num(1)), lambda s: s.A()),
+        fires(lambda s: s.div(s.zero(N), s.num(3)), lambda s: s.zero(N)),
+        fires(lambda s: s.div(s.num(3), s.num(4)), lambda s: s.num(sp.Rational(3, 4))),
+        fires(lambda s: s.div(s.num(3), b.full(s.g, 4, Type((N,)))),
+              lambda s: b.full(s.g, sp.Rational(3, 4), Type((N,)))),
+        fires(lambda s: s.div(s.point("sqrt", b.sumsq(s.g, s.A(), "row")), s.point("sqrt", b.sumsq(s.g, s.A(), "row"))),
+              lambda s: s.ones(M)),
+        stays(lambda s: s.div(s.v(), s.v())),
+        stays(lambda s: s.div(s.zero(N), s.v())),
+        stays(lambda s: s.div(s.num(1), s.v())),
+    ],
+    "_pow": [
+        fires(lambda s: b.pow_(s.g, s.point("sqrt", b.sumsq(s.g, s.A(), "row")), 2),
+              lambda s: b.sumsq(s.g, s.A(), "row")),
+        fires(lambda s: b.pow_(s.g, s.num(3), 2), lambda s: s.num(9)),
+        fires(lambda s: b.pow_(s.g, b.full(s.g, 3, Type((N,))), 2), lambda s: b.full(s.g, 9, Type((N,)))),
+        stays(lambda s: b.pow_(s.g, s.v(), 2)),
+        stays(lambda s: b.pow_(s.g, s.point("sqrt", b.sumsq(s.g, s.A(), "row")), 3)),
+    ],
+    "_point": [
+        fires(lambda s: s.point("cos", s.zero(N)), lambda s: s.ones(N)),
+        fires(lambda s: s.point("exp", s.num(0)), lambda s: s.num(1)),
+        fires(lambda s: s.point("sqrt", b.pow_(s.g, s.v(), 2)), lambda s: s.point("abs", s.v())),
+        stays(lambda s: s.point("cos", s.v())),
+        stays(lambda s: s.point("cos", s.ones(N))),
+    ],
+    "_skew": [
+        fires(lambda s: s.g.node("skew", (s.zero(3),), (), Type((3, 3))), lambda s: s.zero(3, 3)),
+        stays(lambda s: s.g.node("skew", (s.v(3),), (), Type((3, 3)))),
+    ],
+    "_blkdiag": [
+        fires(lambda s: b.blkdiag(s.g, b.zeros(s.g, Type((R, K), (B,)))), lambda s: s.zero(B * R, B * K)),
+        fires(lambda s: b.blkdiag(s.g, s.add(s.eye(K), b.zeros(s.g, Type((K, K), (B,))))), lambda s: s.eye(B * K)),
+        fires(lambda s: b.blkdiag(s.g, s.add(s.S(n=K), b.zeros(s.g, Type((K, K), (B,))))),
+              lambda s: b.blkdiag(s.g, s.g.node("expand", (s.S(n=K),), (), Type((K, K), (B,))))),
+        stays(lambda s: b.blkdiag(s.g, s.many("F", R, K))),
+    ],
+    "_put": [
+        fires(lambda s: b.put(s.g, s.eye(), s.num(1), s.index(), s.index()), lambda s: s.eye()),
+        fires(lambda s: put_at(s, "tree", (N,), (0, 1), 0), lambda s: s.eye()),
+        fires(lambda s: put_at(s, "pairs", (N,), (1, 0), 0), lambda s: s.eye()),
+        stays(lambda s: put_at(s, "tree", (N,), (0, 2), 0)),
+        stays(lambda s: put_at(s, "sample", (N, N, K, 1), (0, 1), 0)),
+        fires(lambda s: b.put(s.g, s.eye(), s.num(1), s.num(2), s.num(2)), lambda s: s.eye()),
+        stays(lambda s: b.put(s.g, s.eye(), s.s(), s.num(2), s.num(2))),
+        stays(lambda s: b.put(s.g, s.eye(), s.num(1), s.num(1), s.num(2))),
+        stays(lambda s: b.put(s.g, s.eye(), s.num(0), s.num(2), s.num(2))),
+        stays(lambda s: b.put(s.g, s.S(), s.num(1), s.num(2), s.num(2))),
+    ],
+    "_fold": [
+        fires(lambda s: b.fold(s.g, s.eye(), s.S(), s.i, "left"), lambda s: s.S()),
+        stays(lambda s: b.fold(s.g, s.each("H", N, N), s.S(), s.i, "left")),
+    ],
+    "_cat": [
+        fires(lambda s: s.above(s.cut(s.A(), -2, 0, 2), s.cut(s.A(), -2, 2, M)), lambda s: s.A()),
+        stays(lambda s: s.above(s.cut(s.A(), -2, 2, M), s.cut(s.A(), -2, 0, 2))),
+        stays(lambda s: s.above(s.cut(s.A(), -2, 0, 2), s.cut(s.A(), -2, 3, M))),
+        stays(lambda s: s.above(s.cut(s.A(), -2, 0, 2), s.cut(s.C(), -2, 2, M))),
+    ],
+    "_take": [
+        fires(lambda s: b.take(s.g, s.ones(M, N), s.num(1), 2), lambda s: s.ones(N)),
+        stays(lambda s: b.take(s.g, s.A(), s.num(1), 2)),
+    ],
+    "_stack": [
+        fires(lambda s: s.loop(b.take(s.g, s.tensor("P", K, N), s.index(), 2), "item"), lambda s: s.tensor("P", K, N)),
+        fires(lambda s: s.loop(b.take(s.g, s.tensor("P", N, K), s.index(), 1), "columns"),
+              lambda s: s.tensor("P", N, K)),
+        fires(lambda s: s.loop(b.full(s.g, 2, Type((N,), (), (s.i,))), "item"), lambda s: b.full(s.g, 2, Type((K, N)))),
+        stays(lambda s: s.loop(b.take(s.g, s.tensor("P", N, K), s.index(), 1), "item")),
+        stays(lambda s: s.loop(b.take(s.g, s.tensor("P", K + 1, N), s.index(1, 1), 2), "item")),
+        stays(lambda s: s.loop(s.each("f", N), "item")),
+    ],
+    "_view": [
+        fires(lambda s: s.g.node("view", (s.g.node("view", (s.A(),), (), Type((N,), (M,))),), (), Type((M, N))),
+              lambda s: s.A()),
+        fires(lambda s: s.g.node("view", (s.ones(M, N),), (), Type((N,), (M,))),
+              lambda s: b.full(s.g, 1, Type((N,), (M,)))),
+        stays(lambda s: s.g.node("view", (s.A(),), (), Type((N,), (M,)))),
+    ],
+    "for_each": [
+        fires(lambda s: s.g.node("view", (s.add(s.v(), b.zeros(s.g, Type((N,), (B,)))),), (), Type((B, N))),
+              lambda s: s.g.node("view", (s.g.node("expand", (s.v(),), (), Type((N,), (B,))),), (), Type((B, N)))),
+        stays(lambda s: s.g.node("view", (s.many("F", N),), (), Type((B, N)))),
+    ],
+    "_sumsq": [
+        fires(lambda s: b.sumsq(s.g, s.zero(M, N), "row"), lambda s: s.zero(M)),
+        fires(lambda s: b.sumsq(s.g, s.times(3, s.A()), "col"), lambda s: s.times(9, b.sumsq(s.g, s.A(), "col"))),
+        stays(lambda s: b.sumsq(s.g, s.times(s.s(), s.A()), "all")),
+    ],
+    "_zero_in_zero_out": [
+        fires(lambda s: b.outer(s.g, s.zero(M), s.v()), lambda s: s.zero(M, N)),
+        fires(lambda s: b.reduce_(s.g, "max", s.zero(M, N), "row"), lambda s: s.zero(M)),
+        fires(lambda s: s.g.node("circulant", (s.zero(N),), (), Type((N, N))), lambda s: s.zero(N, N)),
+        fires(lambda s: s.g.node("vec", (s.zero(M, N),), (), Type((M * N,))), lambda s: s.zero(M * N)),
+        fires(lambda s: s.g.node("tile", (s.zero(N),), (2, 1), Type((2 * N,))), lambda s: s.zero(2 * N)),
+        stays(lambda s: b.outer(s.g, s.u(), s.zero(N))),
+        stays(lambda s: b.reduce_(s.g, "max", s.A(), "row")),
+    ],
+    "_kron": [
+        fires(lambda s: s.g.node("kron", (s.eye(R), s.eye(K)), (), Type((R * K, R * K))), lambda s: s.eye(R * K)),
+        fires(lambda s: s.g.node("kron", (s.A(), s.zero(R, K)), (), Type((M * R, N * K))),
+              lambda s: s.zero(M * R, N * K)),
+        stays(lambda s: s.g.node("kron", (s.eye(R), s.A()), (), Type((R * M, R * N)))),
+    ],
+    "around_base": [
+        through(lambda s: s.prod(s.svd()[0], s.S(), s.svd()[2], s.x()),
+                lambda s: s.prod(s.add(s.W, s.prod(
+                    s.svd()[0], s.add(s.S(), s.times(-1, s.diag(s.svd()[1]))), s.svd()[2])), s.x())),
+        through(lambda s: s.add(s.prod(s.svd()[0], s.S(), s.svd()[2], s.x()), s.prod(s.W, s.x())), None),
+    ],
+    "_through_svd": [
+        through(lambda s: s.prod(s.t(s.A()), s.svd()[0], s.S(), s.svd()[2]),
+                lambda s: s.prod(s.t(s.A()), s.add(s.W, s.prod(
+                    s.svd()[0], s.add(s.S(), s.times(-1, s.diag(s.svd()[1]))), s.svd()[2])))),
+        through(lambda s: s.prod(s.svd(2)[0], s.S(n=2), s.svd(2)[2], s.x()), None),
+        through(lambda s: s.prod(s.svd()[0], s.S(), s.S("V"), s.x()), None),
+    ],
+}
+
+PLUMBING = {
+    "__init__", "__call__", "make", "simplify", "_spread", "_middle", "_scaled", "_neighbours", "_opposite", "_cuts",
+    "_decomposed", "_svd_part", "_whole", "_detach",
+}
+"""What rewrites nothing by itself: traversal, taking apart, putting together."""
+
+
+def written() -> set[str]:
+    """The functions of the module and of its simplifier."""
+    found = {name for name, f in inspect.getmembers(rules, inspect.isfunction) if f.__module__ == rules.__name__}
+    return found | {name for name, _ in inspect.getmembers(rules.Simplifier, inspect.isfunction)}
+
+
+def test_every_rule_has_its_cases() -> None:
+    found = {name for name in written() if name != "<lambda>"} - PLUMBING
+    assert found == set(CASES)
+    for name in found:
+        own = getattr(rules, name, None) or getattr(rules.Simplifier, name)
+        assert own.__doc__, f"{name} states no equation"
+    unconditional = {"inverse_perm"}
+    for name, cases in CASES.items():
+        assert any(c.becomes is not None for c in cases), f"{name}: nothing shows it firing"
+        assert name in unconditional or any(c.becomes is None for c in cases), f"{name}: nothing shows its condition"
+
+
+@pytest.mark.parametrize(("rule", "number"), [(name, k) for name, cases in CASES.items() for k in range(len(cases))])
+def test_both_sides_agree(rule: str, number: int) -> None:
+    case, site = CASES[rule][number], Site()
+    pattern = case.pattern(site)
+    got = case.entry(site, pattern)
+    wanted = pattern if case.becomes is None else case.becomes(site)
+    assert got is wanted, f"{rule}: {pattern!r}\n  became {got!r}\n  not    {wanted!r}"
+    left, right = literal(pattern, site.values), literal(got, site.values)
+    right = batched(right, got.type, pattern.type).expand(left.shape)  # a missing axis means the same for each
+    torch.testing.assert_close(left, right, rtol=1e-11, atol=1e-11)
+    learned = [v for v in site.values.values() if v.requires_grad]
+    if left.requires_grad or right.requires_grad:
+        slopes = torch.randn(left.shape, generator=torch.Generator().manual_seed(1), dtype=torch.double)
+        grads = [torch.autograd.grad((side * slopes).sum(), learned, allow_unused=True, materialize_grads=True)
+                 if side.requires_grad else [torch.zeros_like(v) for v in learned] for side in (left, right)]
+        for a, c in zip(*grads, strict=True):
+            torch.testing.assert_close(a, c, rtol=1e-9, atol=1e-9)
