@@ -185,24 +185,30 @@ class Planner:
                          type_, self.lead(v), flops=4 * work)
 
     def chain(self, factors: tuple[Node, ...], v: Low) -> Low:
-        """F₁ … F_k v: each suffix is applied to v, or multiplied out first, whichever costs less in all."""
+        """F₁ … F_k v: neighbours are applied one by one, or multiplied out first, whichever costs less in all.
+
+        From the right, the cheapest way to each point is kept: k² ways are looked at, not 2ᵏ.
+        """
         if not factors:
             return v
         key = ("chain", *(id(f) for f in factors), id(v))
         found = self._applied.get(key)
         if found is not None:
             return found
-        candidates = [self.chain(factors[:-1], self.apply(factors[-1], v))]
-        for start in range(len(factors) - 2, -1, -1):
-            suffix = factors[start:]
-            if suffix[0].op == "weight" and "T" in v.lead and self.on_tokens:
-                break  # W on tokens stays the base layer's product
-            if any(applies_weight(f) for f in suffix) and "T" in v.lead:
-                break
-            if suffix[0].op == "perm" or suffix[-1].op == "perm" or not worth_trying(suffix, self.table.size(v.lead)):
-                continue  # a permutation costs nothing on a vector
-            candidates.append(self.chain(factors[:start], self.times_vectors(self.dense(suffix), v)))
-        best = self.cheapest(candidates)
+        ends: list[list[Low]] = [[] for _ in factors] + [[v]]  # ends[k]: ways to F_{k+1} … v, of which the best is kept
+        for end in range(len(factors), 0, -1):
+            so_far = self.cheapest(ends[end])
+            ends[end - 1].append(self.apply(factors[end - 1], so_far))
+            for start in range(end - 2, -1, -1):
+                piece = factors[start:end]
+                if piece[0].op == "weight" and "T" in v.lead and self.on_tokens:
+                    break  # W on tokens stays the base layer's product
+                if any(applies_weight(f) for f in piece) and "T" in v.lead:
+                    break
+                if piece[0].op == "perm" or piece[-1].op == "perm" or not worth_trying(piece, self.table.size(v.lead)):
+                    continue  # a permutation costs nothing on a vector
+                ends[start].append(self.times_vectors(self.dense(piece), so_far))
+        best = self.cheapest(ends[0])
         self._applied[key] = best
         self._kept.append((factors, v))
         return best
