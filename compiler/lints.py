@@ -31,24 +31,19 @@ from padp.compiler.terms import Call, Let, Loop, Method, Step, Var, Write
 from padp.dsl import syntax
 from padp.dsl.diagnostics import Diagnostic, Related
 from padp.dsl.source import Source, Span
-from padp.dsl.spellings import CONFUSABLES
+from padp.dsl.spellings import look_alikes
 
 # ---------------------------------------------------------------- W309: letters
 
 
-_OUTSIDE = re.compile(r'"[^"\n]*"|#[^\n]*')
-
-
 def letter_lints(source: Source) -> list[Diagnostic]:
     """W309: letters that were read as another one, each once."""
-    text = _OUTSIDE.sub(lambda m: " " * len(m[0]), source.text)
-    found: list[Diagnostic] = []
-    for glyph, usual in CONFUSABLES.items():
-        at = text.find(glyph)
-        if at >= 0 and usual.isalpha():
-            found.append(Diagnostic("W309", f"`{glyph}` (U+{ord(glyph):04X}) is read as `{usual}` (U+{ord(usual):04X})",
-                                    Span(at, at + 1), source, suggestion=f"`{usual}`"))
-    return sorted(found, key=lambda d: d.span.start if d.span is not None else 0)
+    found: dict[str, Diagnostic] = {}
+    for at, glyph, usual in look_alikes(source.text):
+        found.setdefault(glyph, Diagnostic(
+            "W309", f"`{glyph}` (U+{ord(glyph):04X}) is read as `{usual}` (U+{ord(usual):04X})", Span(at, at + 1),
+            source, suggestion=f"`{usual}`"))
+    return list(found.values())
 
 
 # ---------------------------------------------------------------- W301, W302, W306: names

@@ -29,7 +29,6 @@ from padp.compiler.terms import Number
 Side = Literal["rows", "columns"]
 _ODD = frozenset({"sin", "tan", "tanh", "arctan", "sign"})
 TRANSPARENT = frozenset({"detach", "expand", "spread", "repeat", "grouped", "lying"})  # the same items, elsewhere
-_RANDOM = frozenset({"kaiming", "kaiming_normal", "xavier", "normal", "uniform", "trunc_normal", "orthogonal"})
 
 
 class Facts:
