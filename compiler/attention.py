@@ -93,35 +93,106 @@ def _on_heads(one: Mapped, other: Mapped) -> Node:
     return one.matrix
 
 
+@dataclass(frozen=True, eq=False)
+class _Affine:
+    """A W x + B (W x + b) + c with W and b of one projection: ``outer`` A, ``inner`` B, ``rest`` c; None is 0."""
+
+    outer: Node | None = None
+    inner: Node | None = None
+    rest: Node | None = None
+    grouped: bool = False
+
+
 def _projection_map(typed: Elaborated, rules: Simplifier, role: str, node: Node, mentions: bool) -> Mapped:
-    """(A, a) with node = A (W x + b) + a."""
+    """(M, a) with node = M (W x + b) + a. Where the program does not say b, it stays as it is.
+
+    A W x + B (W x + b) + c is M = A + B and a = c − A b; with b left alone a = c + b − A b.
+    """
     g = rules.g
-    if node.op != "prod":
-        raise NotAMap("it is not a product that ends in x")
-    factors = _through(rules, list(node.args))
-    vector, projection, before = factors[-1], factors[-2], factors[:-2]
+    found = _affine(rules, role, node)
+    parts = [part for part in (found.outer, found.inner) if part is not None]
+    if not parts:
+        raise NotAMap(f"it does not go through W_{role.upper()}")
+    bias = typed.names.get(f"b_{role.upper()}")
+    offset = [] if found.rest is None else [found.rest]
+    if found.outer is not None and bias is not None and not b.is_zero(bias):
+        offset += [] if mentions else [bias]
+        offset.append(rules.scale(g.const(-1), rules.prod((found.outer, bias))))
+    shift = rules.add(offset, offset[0].type) if offset else None
+    return Mapped(rules.add(parts, parts[0].type), None if shift is None or b.is_zero(shift) else shift, found.grouped)
+
+
+def _affine(rules: Simplifier, role: str, node: Node) -> _Affine:
+    """What an expression is as a function of one projection; NotAMap when it is something else."""
+    g = rules.g
+    if not _reads_x(node):
+        return _Affine(rest=node)
+    match node.op:
+        case "add":
+            parts = [_affine(rules, role, a) for a in node.args]
+            if len({p.grouped for p in parts if p.outer is not None or p.inner is not None}) > 1:
+                raise NotAMap("maps of query heads and of groups are added")
+
+            def total(terms: list[Node | None]) -> Node | None:
+                there = [x for x in terms if x is not None]
+                return rules.add(there, there[0].type) if there else None
+
+            return _Affine(total([p.outer for p in parts]), total([p.inner for p in parts]),
+                           total([p.rest for p in parts]), any(p.grouped for p in parts))
+        case "scale" if not _reads_x(node.args[0]):
+            inside = _affine(rules, role, node.args[1])
+            outer, inner, rest = (None if x is None else rules.scale(node.args[0], x)
+                                  for x in (inside.outer, inside.inner, inside.rest))
+            return _Affine(outer, inner, rest, inside.grouped)
+        case "prod":
+            return _product_map(rules, role, _through(rules, list(node.args)))
+        case "expand":
+            inside = _affine(rules, role, node.args[0])
+            outer, inner, rest = (None if x is None else g.node("expand", (x,), (), b.typed(x.type.item, node))
+                                  for x in (inside.outer, inside.inner, inside.rest))
+            return _Affine(outer, inner, rest, inside.grouped)
+        case _:
+            raise NotAMap(f"it is not linear in W_{role.upper()} @ x")
+
+
+def _product_map(rules: Simplifier, role: str, factors: list[Node]) -> _Affine:
+    """A W x, A [W, b] [x; 1], or A times something that is such a map itself."""
+    g = rules.g
+    vector = factors[-1]
+    whole = _is_x_and_one(vector)
+    if any(_reads_x(f) for f in factors[:-1]):
+        raise NotAMap("it depends on x more than once")
+    if vector.op != "input" and not whole:
+        inside = _affine(rules, role, vector)
+        outer, inner, rest = (None if x is None else rules.prod((*factors[:-1], x))
+                              for x in (inside.outer, inside.inner, inside.rest))
+        return _checked(role, _Affine(outer, inner, rest, inside.grouped))
+    projection, before = factors[-2], factors[:-2]
     is_grouped = projection.op == "grouped"
-    inner = projection.args[0] if is_grouped else projection
-    weight, with_bias = _weight_of(inner, role)
+    weight, with_bias = _weight_of(projection.args[0] if is_grouped else projection, role)
     if weight is None:
         raise NotAMap(f"it does not go through W_{role.upper()}")
-    size = inner.type.item[0]
+    if whole != with_bias:
+        raise NotAMap("[W, b] goes with [x; 1], and W with x")
+    size = projection.type.item[0]
     matrix = rules.prod(tuple(before)) if before else b.eye(g, size)
     if not b.fits(matrix.type.item, (size, size)):
         raise NotAMap(f"a map of a head is {size}×{size}, this is {matrix.type}")
-    if any(n.op == "input" for n in walk(matrix)):
-        raise NotAMap("it depends on x more than once")
-    family = projection.type.family
-    if not b.fits(matrix.type.family, family):
+    if not b.fits(matrix.type.family, projection.type.family):
         matrix = g.node("expand", (matrix,), (), b.typed((size, size), projection))
-    whole = _is_x_and_one(vector)
-    if whole != with_bias:
-        raise NotAMap("[W, b] goes with [x; 1], and W with x")
-    bias = typed.names.get(f"b_{role.upper()}")
-    if whole or mentions or bias is None or b.is_zero(bias):
-        return Mapped(matrix, None, is_grouped)
-    kept = b.add(g, bias, rules.scale(g.const(-1), rules.prod((matrix, bias))))  # the bias stays as it is
-    return Mapped(matrix, kept, is_grouped)
+    return _Affine(None, matrix, None, is_grouped) if whole else _Affine(matrix, None, None, is_grouped)
+
+
+def _checked(role: str, found: _Affine) -> _Affine:
+    """The map of a head, which is square."""
+    for matrix in (found.outer, found.inner):
+        if matrix is not None and matrix.type.item[0] != matrix.type.item[1]:
+            raise NotAMap(f"a map of a head of {role.upper()} is square, this is {matrix.type}")
+    return found
+
+
+def _reads_x(node: Node) -> bool:
+    return any(n.op == "input" for n in walk(node))
 
 
 def _output_map(rules: Simplifier, node: Node) -> Mapped:

@@ -154,7 +154,7 @@ def _too_early(method: Method, typed: Elaborated) -> Iterator[Diagnostic]:
     """An index set made from what is learned or from the input; a start made from the input."""
     roots: Sequence[Node] = [node for _, node, _ in typed.history] + [typed.output]
     for node in walk(*roots):
-        if node.op == "largest":
+        if node.op in ("largest", "argtop"):
             for moving in _moving(node.args[0]):
                 yield Diagnostic("E310", f"an index set is made when the adapter is attached; this one depends on "
                                  f"{moving}", node.span, method.source,

@@ -251,7 +251,11 @@ class Reference:
         return (columns - zero).mT, zero
 
     def attention(self, x: Tensor, causal: bool = False) -> Tensor:
-        """Softmax attention over tokens x (T, d), head by head, with the q, k, v, o that the program names."""
+        """Softmax attention over tokens x (T, d), head by head, with the q, k, v, o that the program names.
+
+        A bias that the program never says is added unchanged.
+        """
+        said = {node.name for node in walk(self.method.body) if isinstance(node, t.Var)}
         weights = {name: self.tensors[f"W_{name.upper()}"] for name in "qkvo"}
         biases = {name: self.tensors.get(f"b_{name.upper()}") for name in "qkvo"}
         heads, e = weights["q"].shape[0], weights["q"].shape[1]
@@ -277,8 +281,9 @@ class Reference:
                 stream = named[name].transpose(0, 1)
             else:
                 stream = torch.einsum("hed,td->hte", weights[name], x)
-                bias = biases[name]
-                stream = stream if bias is None else stream + bias[:, None, :]
+            bias = biases[name]
+            if bias is not None and (name not in named or f"b_{name.upper()}" not in said):  # left alone
+                stream = stream + bias.repeat_interleave(stream.shape[0] // bias.shape[0], 0)[:, None, :]
             streams[name] = stream.repeat_interleave(heads // stream.shape[0], 0)
         for h in range(heads):
             scores = streams["q"][h] @ streams["k"][h].mT / math.sqrt(e)

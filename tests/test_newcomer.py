@@ -45,6 +45,9 @@ MISTAKES = {
     "a loss on the output": (LEARNED + OUT + "minimise ‖(B @ A) @ x‖²\n", "E210", "learned tensors"),
     "the input after backward": (
         LEARNED + OUT + "after backward:\n    B ← B + 0 · (W @ x) (A @ x)ᵀ\n", "E210", "leave it out"),
+    "an expert chosen by its token": (
+        "A ∈ (ℝ^{m×n})^4: learned, init = 0\ns ← softmax(A_0 @ x)\nΩ ← argtop(s, r)\n"
+        "y ← W @ x + Σ_{i ∈ Ω} A_i @ x\n", "E310", "topk, which is a mask"),
     "W · x": ("y ← W · x\n", "E301", "@"),
 }
 
