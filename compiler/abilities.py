@@ -188,7 +188,7 @@ class _Form:
             ([f"for a start, {self._at(starts[0])}"] if starts and not once else [])
         if not said:
             return Capability("needs_weight", False, "W stands in W @ (…) alone, the base layer's own forward"
-                              if self.weight is not None else "the site's weights are not read")
+                              if self.reads.base and self.weight is not None else "no weight is read")
         return Capability("needs_weight", True, "; ".join(said))
 
     def low_rank(self) -> Capability:

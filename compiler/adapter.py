@@ -142,10 +142,14 @@ class Adapter:
 
     @cached_property
     def capabilities(self) -> Mapping[str, Capability]:
-        """What this adapter can do, each with the reason when it cannot (default variant)."""
+        """What this adapter can do, each with the reason (default variant)."""
+        return self.capabilities_of()
+
+    def capabilities_of(self, variant: str | None = None) -> Mapping[str, Capability]:
+        """``capabilities`` of a variant."""
         from padp.compiler.abilities import capabilities
 
-        return {c.name: c for c in capabilities(self.method())}
+        return {c.name: c for c in capabilities(self.method(variant))}
 
     def __repr__(self) -> str:
         hyper = ", ".join(f"{k}={v}" for k, v in self.hyper.items())

@@ -14,8 +14,7 @@ import torch
 from torch import nn
 
 import padp
-from padp.compiler.abilities import capabilities
-from padp.compiler.adapter import Capability
+from padp.compiler.adapter import Adapter, Capability
 from padp.compiler.low import order
 from padp.compiler.program import library
 from padp.dsl.diagnostics import PadpError
@@ -99,8 +98,9 @@ HYPER: Mapping[str, Mapping[str, Any]] = {
 LINEAR = [(name, variant) for name, variant in LIBRARY if name not in ("clover", "reft")]
 
 
-def of(program: str, variant: str | None = None) -> dict[str, Capability]:
-    return {c.name: c for c in capabilities(padp.compile(program).method(variant))}
+def of(program: str, variant: str | None = None) -> Mapping[str, Capability]:
+    adapter: Adapter = padp.compile(program)
+    return adapter.capabilities_of(variant)
 
 
 def bound(text: str) -> Any:
@@ -175,6 +175,25 @@ def test_a_base_that_is_applied_twice_is_not_additive() -> None:
     found = of("adapter Twice on linear(W ∈ ℝ^{m×n})\ns ∈ ℝ^n: learned, init = 0\ny ← W @ x + W @ (s ⊙ x) / 2 + bias\n")
     assert not found["additive"]
     assert found["mergeable"]
+
+
+def test_a_program_without_the_base() -> None:
+    found = of("adapter New(r = 2) on linear(W ∈ ℝ^{m×n})\nA ∈ ℝ^{r×n}: learned, init = kaiming\n"
+               "B ∈ ℝ^{m×r}: learned, init = 0\ny ← B @ A @ x    # not the identity at init\n")
+    assert repr(found["needs_weight"]) == "no (no weight is read)"
+    assert not found["additive"]
+    assert not found["low_rank"]  # B A − W
+
+
+def test_entries_of_the_weight_in_a_function_of_their_own() -> None:
+    found = of("adapter Odd on linear(W ∈ ℝ^{m×n})\nk ∈ ℝ: learned, init = 0\n"
+               "y ← W @ x + k · tanh(W) @ x\n")
+    assert found["needs_weight"].reason == "when attached, line 3 (y ← W @ x + k · tanh(W) @ x)"
+    assert found["batchable"]
+    found = of("adapter Odd on linear(W ∈ ℝ^{m×n})\nk ∈ ℝ: learned, init = 0\n"
+               "y ← W @ x + tanh(k · W) @ x\n")
+    assert found["needs_weight"].reason.startswith("at every step")
+    assert not found["batchable"]
 
 
 def test_a_conditional_on_sizes_names_its_cases() -> None:
