@@ -12,7 +12,7 @@ Every lint is a general rule; none knows an adapter.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -66,11 +66,13 @@ def flow_lints(method: Method, sound: bool = True) -> list[Diagnostic]:
 def _reads(method: Method, tree: object) -> set[str]:
     """Keys of the names that a term or a step reads, those in functions and in declared spaces included."""
     functions = {f.name: f for f in method.functions}
+    over = {p.name: p.space.index for p in method.parameters if p.space.index}
     found: set[str] = set()
     for node in walk_terms(tree):
         if isinstance(node, Var):
             found.add(node.name)
-            found |= {p.space.index for p in method.parameters if p.name == node.name and p.space.index}
+            if node.name in over:
+                found.add(over[node.name])
         elif isinstance(node, Call) and node.function in functions:
             found |= _reads(method, functions[node.function].body)
     return found
@@ -212,10 +214,10 @@ def _use_of(method: Method, name: str, around: Span) -> Span | None:
 def _unused_parameters(method: Method) -> list[Diagnostic]:
     """W302: a declared tensor that occurs nowhere."""
     read = _reads(method, (method.body, method.minimise, method.updates, method.options))
+    written = {x.name for x in walk_terms((method.body, method.updates)) if isinstance(x, Write)}
+    inits = {name for p in method.parameters for name in _reads(method, (p.init, p.space)) if name != p.name}
     found: list[Diagnostic] = []
     for p in method.parameters:
-        inits = _reads(method, tuple((q.init, q.space) for q in method.parameters if q is not p))
-        written = {x.name for x in walk_terms((method.body, method.updates)) if isinstance(x, Write)}
         if p.name not in read | inits | written and method.source.slice(p.span):
             found.append(Diagnostic("W302", f"`{p.name}` is declared and never used", p.span, method.source,
                                     suggestion=f"use it, or leave its declaration out{_near(p.name, read)}"))
@@ -367,7 +369,7 @@ def _redundant(typed: Elaborated) -> list[Diagnostic]:
     found: list[Diagnostic] = []
     told: set[tuple[str, str]] = set()
     for node in nodes:
-        for a, c, what, remedy in _together(node):
+        for a, c, what, remedy in _together(node, learned):
             one, other = learned.get(id(a)), learned.get(id(c))
             if one is None or other is None or one[0] == other[0] or (one[0], other[0]) in told:
                 continue
@@ -381,10 +383,10 @@ def _redundant(typed: Elaborated) -> list[Diagnostic]:
     return found
 
 
-def _together(node: Node) -> Iterator[tuple[Node, Node, str, str]]:
-    """Pairs that a sum or a product holds as one: what they act as, and a remedy."""
+def _together(node: Node, learned: Collection[int]) -> Iterator[tuple[Node, Node, str, str]]:
+    """Pairs that a sum or a product holds as one: what they act as, and a remedy. Of sums, ``learned`` terms only."""
     if node.op == "add":
-        terms = [t for _, t in _sum_terms(node)]
+        terms = [t for _, t in _sum_terms(node) if id(t) in learned]
         for k, c in enumerate(terms):
             yield from ((a, c, "their sum", "leave one out, or let it stand elsewhere") for a in terms[:k])
     elif node.op in ("prod", "scale", "mul"):
