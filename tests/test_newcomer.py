@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import padp
+from padp.cli import main
 from padp.compiler.adapter import Adapter
 from padp.compiler.site import LinearSite
 
@@ -105,6 +106,15 @@ def test_a_misuse_is_named_with_a_remedy(name: str) -> None:
     (found,) = caught.value.diagnostics
     assert found.code == code
     assert remedy in (found.suggestion or "")
+
+
+def test_what_a_count_does_not_depend_on_need_not_be_given(capsys: pytest.CaptureFixture[str]) -> None:
+    """AdaLoRA must be told its steps; neither its formula nor its text needs them."""
+    assert main(["count", "adalora", "--size", "m=10,n=10"]) == 0
+    assert "252" in capsys.readouterr().out
+    assert main(["show", "adalora"]) == 0
+    assert main(["show", "adalora", "--size", "m=10,n=10"]) == 1  # a plan does
+    assert "AdaLoRA needs steps" in capsys.readouterr().err
 
 
 def test_saving_where_a_file_is(tmp_path: Path) -> None:

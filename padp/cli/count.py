@@ -12,12 +12,14 @@ import sympy as sp
 from padp.cli.options import Usage, adapter_of, hyperparameters, open_model, site_sizes, sizes_of
 from padp.cli.output import console, number, plural, progress, share, table
 from padp.cli.targets import remarks, suffix
-from padp.compiler.adapter import Settings
+from padp.compiler.adapter import Adapter, Settings
 from padp.compiler.counting import counted
 from padp.compiler.dims import show
+from padp.compiler.scope import walk
 from padp.compiler.sizes import solve
-from padp.compiler.terms import Method
+from padp.compiler.terms import Method, Var
 from padp.dsl.diagnostics import Diagnostic, PadpError
+from padp.dsl.spellings import glyph_name
 from padp.weights import StoredModel, chosen
 
 
@@ -33,7 +35,7 @@ class Row:
 
 def run(arguments: Namespace) -> int:
     adapter = adapter_of(arguments.file)
-    settings = adapter.settings(arguments.variant, **hyperparameters(arguments.set))
+    settings = adapter.settings(arguments.variant, **counted_with(adapter, arguments))
     method = adapter.method(settings.variant)
     formula = adapter.count_of(settings.variant)
     out = console()
@@ -50,6 +52,19 @@ def run(arguments: Namespace) -> int:
         rows = _rows(method, settings, _sites(method, model, arguments))
         _print_model(rows, model, method.site)
     return 0
+
+
+def counted_with(adapter: Adapter, arguments: Namespace) -> dict[str, object]:
+    """The hyperparameters that were given, and 1 for those that must be given but that no count depends on."""
+    given = dict(hyperparameters(arguments.set))
+    method = adapter.method(arguments.variant)
+    said = {glyph_name(name) for name in given}
+    counts = {str(symbol) for symbol in adapter.count_of(arguments.variant).free_symbols}
+    relations = {node.name for node in walk(method.relations) if isinstance(node, Var)}
+    for hyper in method.hyper:
+        if hyper.default is None and hyper.name not in {*said, *counts, *relations}:
+            given[hyper.name] = 1
+    return given
 
 
 def said(settings: Settings, formula: sp.Expr) -> str:

@@ -22,17 +22,18 @@ def run(arguments: Namespace) -> int:
     if arguments.tokens < 1:
         raise Usage(f"--tokens {arguments.tokens}: a whole number from 1")
     adapter = adapter_of(arguments.file)
-    settings = adapter.settings(arguments.variant, **hyperparameters(arguments.set))
-    method = adapter.method(settings.variant)
+    method = adapter.method(arguments.variant)
     sizes = sizes_of(method, arguments.size) if arguments.size else None
+    given = hyperparameters(arguments.set)
+    settings = adapter.settings(arguments.variant, **given) if sizes is not None or given else None
     out = console()
     program = to_text(tree(adapter.source), ascii=True) if arguments.ascii else adapter.source.text
     out.print(program.strip(), soft_wrap=True)
-    if settings.variant is not None:
-        heading(out, f"variant {settings.variant} of {', '.join(adapter.variants)}")
+    if method.variant is not None:
+        heading(out, f"variant {method.variant} of {', '.join(adapter.variants)}")
     _parameters(out, method)
     _shapes(out, method)
-    if sizes is not None:
+    if sizes is not None and settings is not None:
         _plan(out, method, settings, sizes, arguments.tokens)
     return 0
 
