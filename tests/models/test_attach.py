@@ -298,21 +298,6 @@ def test_under_a_wrapper(llama: Any, batch: Batch) -> None:
     assert not sites(llama)
 
 
-def test_a_seven_billion_model_in_a_second() -> None:
-    from time import perf_counter
-
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    with torch.device("meta"):
-        model = LlamaForCausalLM(LlamaConfig())
-    started = perf_counter()
-    with torch.device("meta"):
-        pm.attach(model, PISSA, s=0.0)
-    took = perf_counter() - started
-    assert len(sites(model)) == 224
-    assert took < 2.0, f"{took:.2f} s"
-
-
 def test_layers_adapted_by_hand_are_left_alone() -> None:
     model = nn.Sequential(nn.Linear(4, 4), LORA(nn.Linear(4, 4)))
     with Refused("E508", "1", "by hand", model=model):
