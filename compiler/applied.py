@@ -207,7 +207,7 @@ def _apply_sumloop(p: Planner, m: Node, v: Low) -> Low | None:
         candidates = [p.times_vectors(p.value(left), p.times_vectors(built, v)),
                       p.times_vectors(p.matmul(p.value(left), built), v)]
         inner = p.apply(right.args[0], v)  # (lead, N, r)
-        if axis in inner.type.loops:
+        if inner.type.batch == (axis.size,) and inner.type.loops == (axis,):
             flat = p.make("flatten", (inner, -2, -1), Type((right.type.item[0],)), inner.lead, flops=0.0)
             candidates.append(p.times_vectors(p.value(left), flat))
         return p.cheapest(candidates)

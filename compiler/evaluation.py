@@ -369,9 +369,9 @@ class Evaluation:
             case "outer" | "solve" | "kron" | "maximum" | "minimum":
                 return self.binary_operator(name, self.tensor(args[0]), self.tensor(args[1]))
             case "clamp":
-                low, high = self.value(args[1]), self.value(args[2])
-                ends = [e.tensor if isinstance(e, Value) else e for e in (low, high)]
                 e = self.tensor(args[0])
+                ends = [d.scalars(end, e.rank) if isinstance(end, Value) else end
+                        for end in (self.value(args[1]), self.value(args[2]))]
                 return replace(e, tensor=K.clamp(e.tensor, *ends), row=False, lying=False, over=None)
             case "largest":
                 return Value(K.largest(_rank(self.tensor(args[0]), 2, 2, name).tensor, self.size(args[1])), 2)

@@ -373,8 +373,9 @@ def smallest_entry(e: Tensor, rank: int) -> Tensor:
 
 def clamp(e: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
     """e, but not below ``low`` nor above ``high``; both are scalars."""
-    as_low = torch.as_tensor(low, dtype=e.dtype, device=e.device)
-    return torch.clamp(e, as_low, torch.as_tensor(high, dtype=e.dtype, device=e.device))
+    as_low, as_high = (torch.as_tensor(x, dtype=e.dtype, device=e.device) for x in (low, high))
+    shape = torch.broadcast_shapes(e.shape, as_low.shape, as_high.shape)
+    return torch.clamp(e.expand(shape), as_low, as_high)
 
 
 POINTWISE: Mapping[str, Callable[[Tensor], Tensor]] = {

@@ -115,6 +115,10 @@ class Planner:
         if handler is not None:
             return handler(self, node)
         args = [self.value(a) for a in node.args]
+        if len(args) > 1:  # their loops and families side by side; scalars with axes for the items that they meet
+            family, loops = batch_of(*args)
+            args = [a if a.type.kind == "index" else
+                    self.aligned(a, Type(a.type.item or node.type.item, family, loops)) for a in args]
         return self.make(f"k:{node.op}", (*args, *node.attrs), node.type, self.lead(*args) if args else ())
 
     def per_token(self, low: Low) -> Low:

@@ -127,6 +127,14 @@ def expand(t: Tensor, shape: Sequence[int]) -> Tensor:
     return t.expand(*lead, *shape)
 
 
+def take_along(t: Tensor, index: Tensor, loop: int, axis: int) -> Tensor:
+    """Along ``axis`` the entry index[s] in each step s of the axis ``loop``; ``axis`` goes."""
+    shape = [1] * t.dim()
+    shape[loop] = index.shape[0]
+    places = index.reshape(shape).expand([1 if k == t.dim() + axis else n for k, n in enumerate(t.shape)])
+    return torch.gather(t, axis, places).squeeze(axis)
+
+
 def slice_step(t: Tensor, axis: int, start: int, stop: int, step: int) -> Tensor:
     """Every ``step``-th from start to stop."""
     index = (..., slice(start, stop, step)) + (slice(None),) * (-axis - 1)
@@ -296,7 +304,8 @@ PRIMS: dict[str, Callable[..., Any]] = {
     "circulant_apply": circulant_apply, "sparse_apply": sparse_apply, "detach": torch.detach, "dropout": dropout,
     "per_token": per_token, "spread_entries": spread_entries, "full": full, "eye": eye,
     "mT": torch.adjoint, "narrow": torch.narrow, "unsqueeze": torch.unsqueeze, "movedim": torch.movedim,
-    "select": torch.select, "expand": expand, "slice_step": slice_step, "flatten": torch.flatten,
+    "select": torch.select, "expand": expand, "slice_step": slice_step, "take_along": take_along,
+    "flatten": torch.flatten,
     "reshape_tail": reshape_tail,
     "getitem": lambda t, k: t[k],
     "base": call_base, "base_without_bias": call_base_without_bias,

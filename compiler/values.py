@@ -191,16 +191,25 @@ def _take(p: Planner, node: Node) -> Low:
     low, back = p.value(a), node.attrs[0]
     if index.op == "const":
         return p.view("select", low, (-back, index.value), node.type)
+    if index.type.rank == 0 and len(index.type.loops) == 1 and index.type.loops[0] in low.type.loops:
+        return _take_along(p, low, back, p.value(index), node)
     if index.op == "iota":
         axis, step, first = index.attrs
         return _loop_from_axis(p, low, back, axis, step, first, node)
     where = p.value(index)
     if index.type.rank == 1 and not index.type.loops:
         return p.make("index_select", (low, -back, where), node.type, low.lead)
-    if index.type.rank == 0 and len(index.type.loops) == 1 and not low.type.loops:
+    if index.type.rank == 0 and len(index.type.loops) == 1:
         gathered = p.make("index_select", (low, -back, where), low.type, low.lead, flops=p.table.size(node.type.shape))
         return _move_to_loops(p, gathered, back, node)
     raise b.Mismatch("an index that depends on two loops at once", "E302")
+
+
+def _take_along(p: Planner, low: Low, back: int, where: Low, node: Node) -> Low:
+    """a_{i,j} where a_i has the loop's axis already: in each step the entry that its own index names."""
+    (axis,) = where.type.loops
+    loop = len(low.type.loops) - low.type.loops.index(axis) + len(low.type.family) + low.type.rank
+    return p.make("take_along", (low, where, -loop, -back), node.type, low.lead)
 
 
 def _loop_from_axis(p: Planner, low: Low, back: int, axis: Axis, step: int, first: int, node: Node) -> Low:

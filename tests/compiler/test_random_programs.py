@@ -164,6 +164,29 @@ for i in range(n-1):
     R ← G @ R
 y ← W @ (R @ x)
 """,
+    "a diagonal taken in a loop": """F ∈ (ℝ^k)^b: learned, init = normal(0.4)
+M ∈ ℝ^{k×k}: learned, init = normal(0.4)
+for i in range(b):
+    for j in range(k):
+        Z_{i,j} ← sum(maximum(F_i, M_{j,j}))
+y ← W @ (x + flatten(Z))
+""",
+    "a Kronecker product of two loops": """F ∈ (ℝ^r)^b: learned, init = normal(0.4)
+M ∈ ℝ^{k×k}: learned, init = normal(0.4)
+for i in range(b):
+    for j in range(k):
+        Z_{i,j} ← sum(F_i ⊗ M_{:,j})
+y ← W @ (x + flatten(Z))
+""",
+    "bounds that are families": """F ∈ (ℝ^k)^b: learned, init = normal(0.4)
+c ∈ (ℝ)^b: learned, init = normal(0.4)
+y ← W @ (x + flatten(clamp(F, -1, c)))
+""",
+    "a sum of products applied to a family": """F ∈ (ℝ^k)^b: learned, init = normal(0.4)
+A ∈ ℝ^{k×k}: learned, init = normal(0.4)
+u, v ∈ ℝ^{r×k}: learned, init = normal(0.4)
+y ← W @ (x + flatten((Σ_{i ∈ range(r)} diag(u_i) @ A @ diag(v_i)) @ F))
+""",
     "rows changed in a loop": """D ← zeros(m, n)
 s ∈ ℝ^m: learned, init = normal(0.4)
 for i in range(m):
