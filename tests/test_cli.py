@@ -195,6 +195,14 @@ def test_show_every_adapter(run: Run, name: str) -> None:
         assert "shapes" in out and "FLOPs" in out and "def forward" in out
 
 
+def test_show_says_what_an_adapter_can_do(run: Run) -> None:
+    _, out, _ = run("show", "ia3", "--variant", "attention")
+    said = {line.split()[0]: line.split()[1] for line in out.split("capabilities")[1].splitlines()[2:] if line.strip()}
+    assert said == {"mergeable": "yes", "batchable": "yes", "additive": "no", "needs_weight": "no", "low_rank": "no",
+                    "knobs": "no", "identity": "yes"}
+    assert "the bias does not stay as it is: line 11 (y ← (W @ x + bias) ⊙ λ)" in out
+
+
 def test_show_ascii(run: Run) -> None:
     status, out, _ = run("show", "lora", "--ascii")
     assert status == CLEAN

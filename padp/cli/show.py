@@ -8,7 +8,7 @@ from rich.console import Console
 
 from padp.cli.options import Usage, adapter_of, hyperparameters, sizes_of
 from padp.cli.output import console, number, table
-from padp.compiler.adapter import Settings
+from padp.compiler.adapter import Adapter, Settings
 from padp.compiler.cases import Case, cases
 from padp.compiler.counting import counted
 from padp.compiler.dims import show
@@ -33,6 +33,7 @@ def run(arguments: Namespace) -> int:
         heading(out, f"variant {method.variant} of {', '.join(adapter.variants)}")
     _parameters(out, method)
     _shapes(out, method)
+    _capabilities(out, adapter, arguments.variant)
     if sizes is not None and settings is not None:
         _plan(out, method, settings, sizes, arguments.tokens)
     return 0
@@ -63,6 +64,15 @@ def _shapes(out: Console, method: Method) -> None:
             line, _ = method.source.position(span.start)
             rows.add_row(name, str(node.type), str(line), method.source.line(line).split("#")[0].strip())
         out.print(rows)
+
+
+def _capabilities(out: Console, adapter: Adapter, variant: str | None) -> None:
+    """What the adapter can do, each with the reason."""
+    heading(out, "capabilities")
+    rows = table("name", "", "reason")
+    for name, capability in adapter.capabilities_of(variant).items():
+        rows.add_row(name, "yes" if capability else "no", capability.reason)
+    out.print(rows)
 
 
 def _condition(case: Case) -> str:
