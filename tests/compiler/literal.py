@@ -223,5 +223,5 @@ _SIMPLE: dict[str, Callable[[Node, list[Tensor]], Tensor]] = {
     "kron_vectors": lambda n, a: kernels.kron_vectors(*a), "Re": lambda n, a: torch.real(a[0]),
     "Im": lambda n, a: torch.imag(a[0]) if a[0].is_complex() else torch.zeros_like(a[0]),
     "orthonormal": lambda n, a: kernels.orthonormal_rows(a[0]),
-    "clamp": lambda n, a: torch.clamp(a[0], a[1].reshape(()), a[2].reshape(())),
+    "clamp": lambda n, a: torch.clamp(*torch.broadcast_tensors(a[0], *(filled(t, 0, n.type.rank) for t in a[1:]))),
 }  # fmt: skip
