@@ -27,6 +27,7 @@ from padp.compiler.names import OPTIONS
 from padp.compiler.properties import Facts, Starts
 from padp.compiler.scope import walk as walk_terms
 from padp.compiler.state import Elaborated
+from padp.compiler.stuck import stuck
 from padp.compiler.terms import Call, Let, Loop, Method, Step, Var, Write
 from padp.dsl import syntax
 from padp.dsl.diagnostics import Diagnostic, Related
@@ -322,6 +323,15 @@ def _without_gradient(typed: Elaborated) -> list[Diagnostic]:
                 else "it does not reach the output"
             found.append(Diagnostic("W303", f"`{name}` gets no gradient: {why}", p.declaration.span,
                                     typed.method.source, suggestion="frozen, if that is meant"))
+    said = {d.message.split("`")[1] for d in found}
+    still = [name for name in stuck(typed) if name not in said]
+    for name in still:
+        other = ", ".join(f"`{n}`" for n in still if n != name)
+        why = f"where it stands it is multiplied by {other}, which is 0 as well" if other \
+            else "there the derivative of what it is part of is 0"
+        found.append(Diagnostic("W303", f"`{name}` gets no gradient: it starts at 0, and {why}",
+                                typed.parameters[name].declaration.span, typed.method.source,
+                                suggestion="let one of them start elsewhere, init = kaiming or init = 1"))
     return found
 
 

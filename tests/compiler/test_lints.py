@@ -68,7 +68,7 @@ NO_GRADIENT: list[str] = [
 GRADIENT: list[str] = [
     LOW + "V ← W + B @ A\ng ∈ ℝ^m: learned, init = ‖W‖_row\ny ← (g ⊙ (V / detach(‖V‖_row))) @ x\n",
     TWO + "y ← detach(λ) ⊙ (λ ⊙ (W @ x)) + μ - ones(m)\n",
-    ON + "μ ∈ ℝ^m: learned, init = 0\nminimise ‖μ‖²\ny ← W @ x\n",
+    ON + "μ ∈ ℝ^m: learned, init = 1\nminimise ‖μ‖²\ny ← W @ x\n",
     ON + "Z ∈ ℝ^m: frozen, init = ‖W‖_row\ny ← (detach(Z) / Z) ⊙ (W @ x)\n",
 ]
 

@@ -27,7 +27,8 @@ RIGHT: list[str] = [
     TURN + "R ← cayley(skew(Q))\ny ← W @ blkdiag(R₁, ..., R_b)ᵀ @ x\n",
     HEAD.replace("(r = 4)", "") + "g ∈ ℝ^m: learned, init = ‖W‖_row\ny ← (g · (W / ‖W‖_row)) @ x\n",
     HEAD.replace("(r = 4)", "") + "g ∈ ℝ^n: learned, init = ‖W‖_col\ny ← ((W / ‖W‖_col) · g) @ x\n",
-    "adapter T(r = 2) on hidden(h ∈ ℝ^d)\nR ∈ ℝ^{r×d}: learned, init = 0\nh ← h + Rᵀ @ R @ h\n",
+    "adapter T(r = 2) on hidden(h ∈ ℝ^d)\nR ∈ ℝ^{r×d}: learned, init = kaiming\n"
+    "M ∈ ℝ^{r×d}: learned, init = 0\nh ← h + Rᵀ @ M @ h\n",
 ]
 
 
