@@ -63,9 +63,10 @@ def hypotheses(body: Sequence[s.Statement]) -> dict[str, Hypothesis]:
     for name, implied in _implied(body):
         found.setdefault(key(name), implied)
     for comment, span in comments(body):
-        frozen, shared = "frozen" in comment, "shared" in comment
-        start = _INIT.search(comment)
         for piece in _PIECE.finditer(comment):
+            roles = comment[comment.rfind(";", 0, piece.start()) + 1:].split(";")[0]  # those of its part of the comment
+            frozen, shared = "frozen" in roles, "shared" in roles
+            start = _INIT.search(roles)
             names = [n.strip() for n in piece["names"].split(",")]
             for name, family in _families(names):
                 made = _declared(name, piece["space"], family, frozen, shared, start[1] if start else None, span)

@@ -92,13 +92,15 @@ def _hints(s: State, t: Term) -> tuple[list[str], str | None]:
     notes = [f"here {', '.join(f'{n} ∈ {v.type}' for n, v in _mentioned(s, t))}"] if _mentioned(s, t) else []
     if not (isinstance(t, Arith) and t.op in ("@", "*")):
         return notes, None
-    left = term(s, t.left)
+    left, right = term(s, t.left), term(s, t.right)
     side, flipped = (t.right.operand, True) if isinstance(t.right, Transpose) else (t.right, False)
     if isinstance(side, Var) and left.type.rank == 2:
         for name, node in s.env.items():
             if name == side.name or node.type.rank != 2 or node.op in ("weight", "param"):
                 continue
             inner = node.type.item[1 if flipped else 0]
+            if right.type.rank == 2 and same(inner, right.type.item[0]):
+                continue  # it fits no better
             free = isinstance(inner, sp.Expr) and inner.free_symbols - _declared(s)
             if name.startswith(side.name) and (same(inner, left.type.item[1]) or free):
                 when = "" if same(inner, left.type.item[1]) else f" when {show(left.type.item[1])} = {show(inner)}"
@@ -501,7 +503,8 @@ def require(s: State, left: Any, right: Any, span: Span) -> None:
         return
     if isinstance(room, int) or room.is_negative:
         report(s, "E501" if s.concrete else "E305",
-               f"outside of its axis: {show(left)} ≤ {show(right)} does not hold", span)
+               f"outside of its axis: {show(left)} ≤ {show(right)} does not hold", span,
+               "indices count from 0 to the length of their axis less 1")
         return
     s.requirements.append((left, right, span))
 
