@@ -169,9 +169,9 @@ common:
 @pytest.mark.usefixtures("undecided")
 def test_hidden_sites() -> None:
     program = """adapter H(r = 2) on hidden(h ∈ ℝ^d)
-R ∈ ℝ^{r×d}: learned, init = 0
+R ∈ ℝ^{r×d}: learned, init = kaiming
 M ← tanh(Rᵀ @ R)    # rank r
-h ← h + M @ h
+h ← h + M @ h    # not the identity at init
 """
     (error,) = padp.check(program, numerics=True)
     assert error.code == "E405"
