@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -34,9 +35,11 @@ from padp.models.sizing import same_sizes, sizes_at
 from padp.models.walk import walk
 
 if TYPE_CHECKING:
+    from padp.compiler.adapter import Settings
     from padp.compiler.module import AdapterModule
 
 FORMAT = 1
+_ANEW = "save it anew, or load it with the version of padp that wrote it"
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -127,6 +130,17 @@ class Stored:
         """E505 about this checkpoint."""
         return wrong(self.directory, cause, remedy)
 
+    @contextmanager
+    def blamed(self, what: str) -> Generator[None, None, None]:
+        """What fails in here is this file's fault: E505, with what was found."""
+        try:
+            yield
+        except PadpError as error:
+            found = error.diagnostics[0]
+            raise self.wrong(f"{what}: {found.message} ({found.code})", _ANEW) from None
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise self.wrong(f"{what}: {error}", _ANEW) from None
+
     def under(self, prefix: str) -> dict[str, Tensor]:
         """The tensors whose key begins so, without the prefix."""
         return {key.removeprefix(prefix): tensor for key, tensor in self.tensors.items() if key.startswith(prefix)}
@@ -147,18 +161,17 @@ def load(model: Model, directory: str | PathLike[str], name: str | None = None, 
     places = places_for(model, stored)
     device = places[0].like.device if places else torch.device("cpu")
     shared = with_stored(shared_of(model), stored, device)
-    settings = {path: stored.adapter.settings(site.variant, **site.hyper) for path, site in stored.sites.items()}
+    settings: dict[str, Settings] = {}
     modules: dict[str, AdapterModule] = {}
     for each in places:
         site = stored.sites[each.path]
-        try:
+        with stored.blamed(f"what adapter.json says of {each.path} does not fit its program"):
+            settings[each.path] = stored.adapter.settings(site.variant, **site.hyper)
+        with stored.blamed(f"the tensors of {each.path} are not those of its program"):
             module = remade(each, stored.adapter, settings[each.path], stored.under(f"sites/{each.path}/"),
                             dtype=site.dtype, dropout=stored.dropout, seed=stored.seed, shared=shared)
-        except (RuntimeError, KeyError) as error:
-            raise stored.wrong(f"the tensors of {each.path} are not those of its program: {error}",
-                               "save it anew, or load it with the version of padp that wrote it") from None
-        for knob, value in site.knobs.items():
-            module.set_knob(knob, value)
+            for knob, value in site.knobs.items():
+                module.set_knob(knob, value)
         modules[each.path] = module
     copies = {path: _loaded_copy(model, path, stored) for path in stored.saved}
     one = Attached(name, stored.adapter, settings, stored.saved, stored.dropout, stored.seed, stored.dtype,
@@ -188,7 +201,12 @@ def read_stored(directory: Path) -> Stored:
     if hashlib.sha256(text.encode()).hexdigest() != digest:
         raise wrong(directory, "the program in adapter.json was changed after saving: the tensors are another one's",
                     "put the program back, or train the new program and save it")
-    adapter = compiled(text, str(program.get("source", "<checkpoint>")))
+    try:
+        adapter = compiled(text, str(program.get("source", "<checkpoint>")))
+    except PadpError as error:
+        found = error.diagnostics[0]
+        raise wrong(directory, f"the program in adapter.json has errors here: {found.message} ({found.code})",
+                    _ANEW) from None
     stored = Stored(directory, adapter, name, model, sites, saved, *numbers[:2], dtype, numbers[2], tensors)
     known = tuple([f"sites/{path}/" for path in sites] + [f"modules/{path}/" for path in saved] + ["shared/"])
     stray = [key for key in tensors if not key.startswith(known)]
@@ -226,7 +244,10 @@ def places_for(model: nn.Module, stored: Stored) -> list[Place]:
             raise
         raise stored.wrong(f"this model does not fit: {error.diagnostics[0].message}",
                            "load it on the model that it was trained on") from None
-    sizes = {each.path: sizes_at(stored.adapter.method(stored.sites[each.path].variant), each) for each in places}
+    sizes: dict[str, dict[str, int]] = {}
+    for each in places:
+        with stored.blamed(f"what adapter.json says of {each.path} does not fit its program or this model"):
+            sizes[each.path] = sizes_at(stored.adapter.method(stored.sites[each.path].variant), each)
     other = [each for each in places if not same_sizes(sizes[each.path], stored.sites[each.path].sizes)]
     if other:
         first = other[0]

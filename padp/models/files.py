@@ -111,7 +111,8 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise wrong(directory, f"{DESCRIPTION} is truncated or is no JSON ({error})", "copy or save it anew") from None
     if not isinstance(description, dict) or description.get("format") != "padp":
         raise wrong(directory, f"{DESCRIPTION} was not written by padp", "give the directory that padp.save was given")
-    digest = description.get("tensors", {}).get("sha256")
+    about = description.get("tensors")
+    digest = about.get("sha256") if isinstance(about, dict) else None
     for candidate in (directory / TENSORS, directory / f"{TENSORS}.{digest}"):
         if candidate.is_file() and digest_of(candidate) == digest:
             try:

@@ -60,7 +60,7 @@ class Attention:
 
     def tensors(self) -> dict[str, Tensor]:
         """W_Q (H,e,d), W_K and W_V (G,e,d), W_O (H,d,e), and b_Q … b_O where there are biases, by head."""
-        e, given = self.size, dict[str, Tensor]()
+        e, given = self.size, cast("dict[str, Tensor]", {})
         for role in "qkv":
             base = self.projection(role)
             W, bias = weight_of(base), bias_of(base)

@@ -159,6 +159,14 @@ def test_maps_that_leave_the_bias_alone(batch: Batch) -> None:
     assert run(half, batch).dtype == torch.bfloat16
 
 
+def test_one_graph_with_the_maps_inside(batch: Batch) -> None:
+    llama = make_llama(num_hidden_layers=1)
+    pm.attach(llama, HEADS)
+    torch.compiler.reset()
+    compiled = torch.compile(llama, fullgraph=True, backend="eager")
+    assert torch.allclose(run(compiled, batch), run(llama, batch), atol=1e-6)
+
+
 def test_the_cache_holds_what_the_attention_uses(llama: Any) -> None:
     pm.attach(llama, HEADS)
     ids = torch.randint(3, 64, (1, 6))

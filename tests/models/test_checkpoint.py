@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -218,6 +219,20 @@ def misshape(directory: Path) -> None:
     sign(directory, tensors)
 
 
+SITE = "model.layers.0.self_attn.q_proj"
+
+
+def garble(**entries: object) -> Callable[[Path], None]:
+    """Other entries for a site."""
+    return lambda directory: edit(directory, lambda d: d["sites"][SITE].update(entries))
+
+
+def other_program(directory: Path) -> None:
+    text = "adapter Lora(r = 2 on linear(W ∈ ℝ^{m×n})"
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    edit(directory, lambda d: d["adapter"].update(program=text, hash=digest))
+
+
 def foreign(directory: Path) -> None:
     for path in directory.iterdir():
         path.unlink()
@@ -242,6 +257,16 @@ BROKEN: list[tuple[Callable[[Path], object], str]] = [
     (drop_tensor, "model.layers.0.self_attn.q_proj are not those of its program"),
     (add_tensor, "does not list"),
     (misshape, "size mismatch"),
+    (other_program, "has errors here"),
+    (garble(knobs={"α": "strong"}), "could not convert"),
+    (garble(knobs={"ω": 1.0}), "no knob called ω"),
+    (garble(hyper={"r": "two"}), "r is a number"),
+    (garble(hyper={"rank": 2}), "no hyperparameter 'rank'"),
+    (garble(variant="best"), "no variant 'best'"),
+    (garble(dtype="float12"), "no dtype"),
+    (garble(sizes={"m": "many"}), "m = many"),
+    (lambda d: edit(d, lambda j: j.update(tensors=[])), "belongs to another"),
+    (lambda d: edit(d, lambda j: j.update(dropout="much")), "lacks or garbles"),
 ]
 
 
