@@ -126,13 +126,15 @@ def _bind_numbers(s: State, sizes: Mapping[str, Any] | None, hyper: Mapping[str,
             delta = sp.Symbol(f"({big.name} − {small.name})", integer=True, nonnegative=True)
             value = s.env[small.name].value + delta
             s.sizes[big.name], s.env[big.name] = value, s.g.const(value)
-    for test in s.method.relations:  # in order, so that N = ceil(q/r) sees q
-        if test.op != "=" or not isinstance(test.left, Var) or test.right is None:
-            continue
-        value = dimension(s, test.right)
-        if test.left.name in named:
-            continue
-        s.sizes[test.left.name], s.env[test.left.name] = value, s.g.const(value)
+    waiting = [t for t in s.method.relations if t.op == "=" and isinstance(t.left, Var) and t.right is not None]
+    while waiting:  # whatever the order, N = ceil(q/r) sees q
+        open_ = {t.left.name for t in waiting if isinstance(t.left, Var)} - set(s.env)
+        test = next((t for t in waiting if not open_ & {x.name for x in names_in(t.right) if isinstance(x, Var)}),
+                    waiting[0])
+        waiting.remove(test)
+        value = dimension(s, test.right) if test.right is not None else None
+        if isinstance(test.left, Var) and test.left.name not in named:
+            s.sizes[test.left.name], s.env[test.left.name] = value, s.g.const(value)
 
 
 def _halved(method: Method) -> set[str]:
