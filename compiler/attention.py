@@ -14,15 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from padp.compiler import build as b
 from padp.compiler.ir import Node, walk
 from padp.compiler.rules import Simplifier
 from padp.dsl.diagnostics import refuse
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from padp.compiler.module import AdapterModule
     from padp.compiler.site import HeadMap
     from padp.compiler.state import Elaborated
@@ -272,6 +271,8 @@ def _is_x_and_one(node: Node) -> bool:
 
 def head_maps(module: AdapterModule, given: Mapping[str, Tensor] | None = None) -> dict[str, HeadMap]:
     """The maps of every head, by role; kept in eval without gradients."""
+    import torch
+
     from padp.compiler.site import HeadMap
 
     plan = module.compiled

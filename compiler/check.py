@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+from padp.compiler.attention import attention_maps
 from padp.compiler.cases import Case, cases
 from padp.compiler.claims import check_claims, supposed
 from padp.compiler.feasible import infeasible
@@ -16,7 +17,8 @@ from padp.compiler.hypotheses import comments
 from padp.compiler.lints import flow_lints, function_lints, letter_lints, start_lints, value_lints
 from padp.compiler.names import body_of, list_variants, resolve_leniently
 from padp.compiler.program import tree
-from padp.compiler.state import NeedCases
+from padp.compiler.rules import Simplifier
+from padp.compiler.state import Elaborated, NeedCases
 from padp.compiler.terms import Method
 from padp.dsl import syntax
 from padp.dsl.diagnostics import Diagnostic, PadpError
@@ -30,7 +32,7 @@ def check(source: Source, variant: str | None = None) -> list[Diagnostic]:
     except PadpError as error:
         return [*(d.at(source) for d in error.diagnostics), *letter_lints(source)]
     wanted = (variant,) if variant is not None else list_variants(program) or (None,)
-    by_variant = [dict.fromkeys(_variant(program, source, one)) for one in wanted]
+    by_variant = [dict.fromkeys(_shallow(program, source, one)) for one in wanted]
     own = [x.span for x in program.body if isinstance(x, syntax.Variant)]
     found: dict[Diagnostic, None] = {}
     for said in by_variant:
@@ -48,6 +50,18 @@ def _inside(span: Span | None, blocks: Sequence[Span]) -> bool:
     return span is not None and any(b.start <= span.start < b.end for b in blocks)
 
 
+def _shallow(program: syntax.Program, source: Source, variant: str | None) -> list[Diagnostic]:
+    """The findings on one variant; E105 where its statements hang on each other deeper than can be followed."""
+    found: list[Diagnostic] = []
+    try:
+        for diagnostic in _variant(program, source, variant):
+            found.append(diagnostic)
+    except RecursionError:
+        found.append(Diagnostic("E105", "the values of this program depend on each other in too long a chain",
+                                program.span, source, suggestion="fewer statements, or a loop"))
+    return found
+
+
 def _variant(program: syntax.Program, source: Source, variant: str | None) -> Iterator[Diagnostic]:
     """The findings on one variant: each phase in turn; what needs a sound program is left out of a broken one."""
     try:
@@ -56,6 +70,8 @@ def _variant(program: syntax.Program, source: Source, variant: str | None) -> It
         yield from error.diagnostics
         return
     yield from names
+    if any(d.code == "E105" for d in names):
+        return
     typed, problems = typing(program, method)
     known = {(d.code, d.message) for d in names}
     yield from (d for d in problems if (d.code, d.message) not in known)
@@ -66,6 +82,9 @@ def _variant(program: syntax.Program, source: Source, variant: str | None) -> It
     yield from flow_lints(method, sound)
     yield from function_lints(body, method) if sound else ()
     said = " ".join(text for text, _ in comments(body))
+    if sound and method.site == "attention":
+        for case in typed:
+            yield from no_maps(case.typed)
     for case in typed:
         yield from value_lints(case.typed, sound)
         if sound and not _on_the_last_line(method, case, claims):
@@ -78,6 +97,14 @@ def _on_the_last_line(method: Method, case: Case, claims: Sequence[Diagnostic]) 
     lines = {method.source.position(span.end)[0] for span in spans[-1:]}
     refuted = (d.span for d in claims if d.code == "E403")
     return any(span is not None and method.source.position(span.start)[0] in lines for span in refuted)
+
+
+def no_maps(typed: Elaborated) -> Iterator[Diagnostic]:
+    """E511 where a part of an attention is no map of its projection."""
+    try:
+        attention_maps(typed, Simplifier(typed.graph))
+    except PadpError as error:
+        yield from error.diagnostics
 
 
 def typing(program: syntax.Program, method: Method) -> tuple[list[Case], list[Diagnostic]]:

@@ -104,8 +104,10 @@ def test_what_no_map_of_the_projection_can_do_is_refused(change: str, bias: bool
     program = f"adapter No on {SITE}\nA ∈ ℝ^{{d×d}}: learned, init = 0\nB ∈ (ℝ^{{e×d}})^H: learned, init = 0\n" \
               f"w ∈ ℝ^d: learned, init = 0\ny ← attn(q = {change} + b_Q)\n"
     w = {k: v for k, v in _weights().items() if bias or not k.startswith("b_")}
+    program = program.replace("W_K @", "grouped(W_K) @")
+    assert any(d.code in ("E511", "E301") for d in padp.check(program))
     with pytest.raises(PadpError, match=r"E511|E301"):
-        padp.compile(program.replace("W_K @", "grouped(W_K) @")).build(
+        padp.compile(program).build(
             SIZES, variant=None, hyper={}, weight=w, bias=None, dtype=torch.double, device=torch.device("cpu"))
 
 
