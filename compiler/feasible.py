@@ -122,12 +122,13 @@ def _undetermined(method: Method) -> Iterator[Diagnostic]:
                 known |= unknown
                 changed = True
     told: set[str] = set()
+    related = {n.name for n in walk_terms(method.relations) if isinstance(n, Var)}
     for p in method.parameters:
         for name in sorted(_sizes(p.space) - known - told):
             told.add(name)
+            relation = "" if name in related else f", or a relation, where n = {'k' if name == 'b' else 'b'}·{name}"
             yield Diagnostic("E309", f"nothing determines the size `{name}` of `{p.name}`", p.span, method.source,
-                             suggestion=f"give it a value in the header, {method.name}({name} = 8), or a relation, "
-                                        f"where n = b·{name}")
+                             suggestion=f"give it a value in the header, {method.name}({name} = 8){relation}")
 
 
 def _open_identities(typed: Elaborated) -> Iterator[Diagnostic]:
