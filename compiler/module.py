@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, fx, nn
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # pyright: ignore[reportPrivateImportUsage]
 
 from padp.compiler import kernels
 from padp.compiler.compiled import Compiled
@@ -100,18 +101,27 @@ class AdapterModule(nn.Module):
                     leaves["param", name] = self._start(name, p, wide, device, seed, shared)
                 else:
                     waiting.append((name, p))
-            kept = self._attach(waiting, leaves, like)
+            try:
+                kept = self._attach(waiting, leaves, like)
+            except LinAlgError as error:
+                raise refuse("E511", f"{self.adapter.name}: what is computed from W when it is attached cannot be "
+                             f"computed ({error})", suggestion="look for nan or inf in the weight") from None
         for name, p in self.compiled.parameters.items():
             self._register(name, p, leaves["param", name], dtype)
+        for name, _ in waiting:
+            self._refuse_infinite(cast(Tensor, getattr(self, self.names[name])), f"the start of {name}")
         self._write_knobs(leaves)
         for k, tensor in enumerate(kept):
             stored = tensor.to(dtype) if tensor.is_floating_point() else tensor
-            if stored.is_floating_point() and device.type != "meta" and not bool(torch.isfinite(stored).all()):
-                raise refuse("E511", f"{self.adapter.name}: what is computed from W when it is attached is not finite; "
-                             "a weight is not finite, or a matrix that is inverted is singular")
+            self._refuse_infinite(stored, "what is computed from W when it is attached")
             self.register_buffer(f"kept_{k}", stored.detach().contiguous().clone())
         if not any(t.is_floating_point() for t in (*self.parameters(), *self.buffers())):  # its precision all the same
             self.register_buffer("precision", torch.zeros((), dtype=dtype, device=device), persistent=False)
+
+    def _refuse_infinite(self, tensor: Tensor, what: str) -> None:
+        if tensor.is_floating_point() and not tensor.is_meta and not bool(torch.isfinite(tensor).all()):
+            raise refuse("E511", f"{self.adapter.name}: {what} is not finite; a weight is not finite, or a matrix that "
+                         "is inverted is singular")
 
     def _start(self, name: str, p: Learned, dtype: torch.dtype, device: torch.device, seed: int,
                shared: SharedStore | None) -> Tensor:

@@ -22,7 +22,7 @@ import padp
 from padp.compiler.adapter import Adapter
 from padp.compiler.check import require
 from padp.compiler.shared import SharedStore
-from padp.dsl.diagnostics import PadpError
+from padp.dsl.diagnostics import PadpError, refuse
 from padp.dsl.source import Source
 from padp.models.attaching import check_name, commit, planned
 from padp.models.building import remade, shared_of
@@ -48,7 +48,7 @@ def save(model: nn.Module, directory: str | PathLike[str], name: str | None = No
 
     ``adapter.json`` holds the program, settings, knobs, steps and versions, ``adapter.safetensors`` every tensor;
     shared ones once. Writing over an older checkpoint leaves the old one or the new one, whatever happens. E510 for a
-    name that is not attached.
+    name that is not attached, E511 for tensors without values.
     """
     root = holder(model)
     one = named(record_of(root), name)
@@ -62,6 +62,10 @@ def save(model: nn.Module, directory: str | PathLike[str], name: str | None = No
         if one.name in saved.copies:
             state = saved.copies[one.name].state_dict()
             tensors.update({f"modules/{saved.path}/{key}": tensor for key, tensor in state.items()})
+    empty = [key for key, tensor in tensors.items() if tensor.is_meta]
+    if empty:
+        raise refuse("E511", f"{one.name} is not saved: {empty[0]} is on the meta device and has no values",
+                     suggestion="load the model's weights and attach to that")
     write(Path(directory), describe(root, one, sites), tensors)
 
 

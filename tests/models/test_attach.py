@@ -298,6 +298,16 @@ def test_under_a_wrapper(llama: Any, batch: Batch) -> None:
     assert not sites(llama)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_cannot_be_decomposed_are_refused(bad: float) -> None:
+    last = nn.Linear(4, 4)
+    model = nn.Sequential(nn.Linear(4, 4), last)
+    with torch.no_grad():
+        last.weight[0, 0] = bad
+    with Refused("E511", "Pissa", "weight", "at 1", model=model):
+        pm.attach(model, PISSA)
+
+
 def test_layers_adapted_by_hand_are_left_alone() -> None:
     model = nn.Sequential(nn.Linear(4, 4), LORA(nn.Linear(4, 4)))
     with Refused("E508", "1", "by hand", model=model):

@@ -133,6 +133,13 @@ def test_which_one_is_saved(llama: Any, tmp_path: Path) -> None:
         pm.load(llama, tmp_path / "merged" / "two")
 
 
+def test_tensors_without_values_are_not_saved(tmp_path: Path) -> None:
+    model = pm.attach(nn.Sequential(nn.Linear(4, 4, device="meta")), LORA)
+    with Refused("E511", "meta", "sites/0/A", model=model):
+        pm.save(model, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_saving_a_merged_model_saves_the_adapter(llama: Any, tmp_path: Path, batch: Batch) -> None:
     pm.attach(llama, LORA)
     adapted = run(llama, batch)
