@@ -14,9 +14,10 @@ import sympy as sp
 from padp.compiler import build as b
 from padp.compiler import operators
 from padp.compiler.build import Mismatch
-from padp.compiler.dims import lower, same, show
+from padp.compiler.dims import bounded_power, lower, same, show
 from padp.compiler.ir import Node, Type, walk
 from padp.compiler.state import State, report
+from padp.dsl.limits import MAX_EXPONENT
 
 
 def open_size(node: Node) -> sp.Symbol | None:
@@ -292,12 +293,20 @@ def _quotient(s: State, a: Node, c: Node) -> Node:
     return b.prod(s.g, scale, a) if axis == "row" else b.prod(s.g, a, scale)
 
 
+_EXPONENTS = f"an exponent up to {MAX_EXPONENT}"
+
+
 def power(s: State, base: Node, exponent: Node) -> Node:
     if exponent.op != "const":
         raise Mismatch("an exponent is a number", "E302")
     value = exponent.value
     if base.op == "const":
-        return s.g.const(lower(sp.sympify(base.value) ** value))
+        result = bounded_power(base.value, value)
+        if result is None:
+            raise Mismatch(f"{show(base.value, factor=True)}^{show(value, factor=True)} is too large", "E105", _EXPONENTS)
+        return s.g.const(result)
+    if isinstance(value, (int, float)) and abs(value) > MAX_EXPONENT:
+        raise Mismatch(f"the exponent {show(value)} is too large", "E105", _EXPONENTS)
     if b.unknown(base):
         return b.opaque(s.g, "pow", base)
     if base.type.rank == 2:

@@ -13,6 +13,7 @@ from typing import Any
 
 from padp.compiler.dims import lower, product, same, show
 from padp.compiler.ir import UNKNOWN, Axis, Graph, Kind, Node, Type
+from padp.dsl.limits import MAX_TERMS
 
 
 class Mismatch(Exception):
@@ -86,6 +87,12 @@ def eye(g: Graph, n: Any) -> Node:
 # ---------------------------------------------------------------- algebra
 
 
+def _bounded(width: int, what: str, of: str) -> None:
+    """E105 for what doubles with each line."""
+    if width > MAX_TERMS:
+        raise Mismatch(f"{what} {width} {of} when all names are written out; at most {MAX_TERMS} are read", "E105")
+
+
 def add(g: Graph, *terms: Node) -> Node:
     """a + b + …: equal items."""
     if len(terms) == 1:
@@ -98,6 +105,7 @@ def add(g: Graph, *terms: Node) -> Node:
             turned = first.type.rank == 2 and fits(first.type.item, other.type.item[::-1])
             raise Mismatch(f"{first.type} and {other.type} cannot be added", "E301",
                            "transpose one of them (…ᵀ)" if turned else None)
+    _bounded(sum(g.width("add", t) for t in terms), "this sum has", "terms")
     row = all(t.type.row for t in terms)
     return g.node("add", terms, (), typed(first.type.item, *terms, row=row))
 
@@ -131,6 +139,7 @@ def mul(g: Graph, a: Node, b: Node) -> Node:
         return opaque(g, "mul", a, b)
     if not fits(a.type.item, b.type.item):
         raise Mismatch(f"{a.type} and {b.type} cannot be multiplied entry by entry")
+    _bounded(g.width("mul", a) + g.width("mul", b), "this product has", "factors")
     return g.node("mul", (a, b), (), typed(a.type.item, a, b, row=a.type.row))
 
 
@@ -220,6 +229,7 @@ def prod(g: Graph, *factors: Node) -> Node:
     flat: list[Node] = []
     for f in factors:
         flat.extend(f.args if f.op == "prod" and f.type.kind != "unknown" else (f,))
+    _bounded(len(flat), "this product has", "factors")
     last = flat[-1]
     for left, right in pairwise(flat):
         if not same(left.type.item[1], right.type.item[0]):

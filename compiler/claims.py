@@ -22,7 +22,7 @@ import sympy as sp
 
 from padp.compiler.cases import Case
 from padp.compiler.counting import Counted, counted, declarations, in_header_terms
-from padp.compiler.dims import same, show, written_out
+from padp.compiler.dims import factored, same, show, written_out
 from padp.compiler.elaborate import dimension_names
 from padp.compiler.expressions import Reader, size_names
 from padp.compiler.ir import Node, Type, depends
@@ -408,7 +408,7 @@ class _Counts:
         if kinds == {"count"}:
             if _equal(one.ground, other.ground):
                 return []
-            note = f"their difference is {show(sp.factor(_plain(one.ground - other.ground)))}"
+            note = f"their difference is {show(factored(_plain(one.ground - other.ground)))}"
         elif kinds == {"count", "growth"}:
             exact, order = (one, other) if one.claim.kind == "count" else (other, one)
             if self.bounded(exact.ground, order) is not False:
@@ -454,6 +454,8 @@ def _equal(a: Any, c: Any) -> bool:
 def _bounded(value: Any, order: Any, growing: set[Any]) -> bool | None:
     """Whether ``value`` grows at most as ``order`` when some sizes grow together, the rest staying; None: not known."""
     value, order = _plain(written_out(value)), _plain(written_out(order))
+    if any(not x.exp.is_number for x in (value.atoms(sp.Pow) | order.atoms(sp.Pow))):
+        return None  # 2ⁿ
     growing = growing & (value.free_symbols | order.free_symbols)
     if not growing & value.free_symbols:
         return None
@@ -565,15 +567,15 @@ class _Values:
     def contradictions(self, claims: Sequence[Claim]) -> list[Diagnostic]:
         """Two claims on one value that differ."""
         found: list[Diagnostic] = []
+        values = [value_of(self.typed, claim) for claim in claims]
+        types = [None if claim.space is None else self.claimed(claim.space) for claim in claims]
         for k, one in enumerate(claims):
-            for other in claims[:k]:
-                here, there = value_of(self.typed, one), value_of(self.typed, other)
-                if one.name is None or other.name is None or key(one.name) != key(other.name) or here is not there:
+            for j, other in enumerate(claims[:k]):
+                here, there = values[k], values[j]
+                if one.name is None or other.name is None or here is not there or key(one.name) != key(other.name):
                     continue
-                if one.space is None or other.space is None or here is None:
-                    continue
-                a, c = self.claimed(one.space), self.claimed(other.space)
-                if a is None or c is None:
+                a, c = types[k], types[j]
+                if a is None or c is None or here is None:
                     continue
                 if len(a.item) != len(c.item) or not all(same(x, y) for x, y in zip(a.item, c.item, strict=True)):
                     found += self.report("E404", f"two comments give {one.name} different shapes: {_shown(a)} here, "

@@ -9,7 +9,7 @@ from typing import Any
 
 import sympy as sp
 
-from padp.compiler.dims import product, written_out
+from padp.compiler.dims import factored, product, written_out
 from padp.compiler.elaborate import elaborate
 from padp.compiler.sizes import symbolic
 from padp.compiler.state import Elaborated, NeedCases
@@ -74,7 +74,7 @@ def _counted(key: _ById) -> Counted:
 def in_header_terms(method: Method, total: Any) -> Any:
     """``total`` with dimensions that a relation defines written in those of the site: b·k(k−1)/2 is n(k−1)/2."""
     outer = _site_dims(method) | {h.name for h in method.hyper}
-    best = sp.factor(total)
+    best = factored(total)
     for test in method.relations:
         if test.op != "=" or test.right is None or not isinstance(test.left, Var):
             continue
@@ -85,7 +85,7 @@ def in_header_terms(method: Method, total: Any) -> Any:
         if len(inner) != 1 or test.left.name not in outer:
             continue
         for solution in _solutions(sp.expand(right - left), inner[0]):
-            candidate = sp.factor(total.subs(inner[0], solution))
+            candidate = factored(total.subs(inner[0], solution))
             if inner[0] not in candidate.free_symbols:
                 best = candidate
     return best

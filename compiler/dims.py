@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 
 import sympy as sp
 
+from padp.dsl.limits import MAX_BITS, MAX_EXPONENT
+
 Dim: TypeAlias = int | sp.Expr
 Value: TypeAlias = int | float | sp.Expr
 
@@ -37,8 +39,40 @@ def lower(value: Any) -> Any:
     return value
 
 
+def bounded_power(base: Any, exponent: Any) -> Any | None:
+    """baseᵉ, or None where it passes the limits."""
+    base, exponent = sp.sympify(base), sp.sympify(exponent)
+    if exponent.is_number and not abs(exponent) <= MAX_EXPONENT:
+        return None
+    if base.is_Integer and exponent.is_Integer and abs(int(exponent)) * int(base).bit_length() > MAX_BITS:
+        return None
+    result = base**exponent
+    return lower(result) if tractable(result) else None
+
+
+def factored(value: Any) -> Any:
+    """A formula as a product, where finding the factors takes no time."""
+    whole = sp.sympify(value)
+    small = all(abs(int(x)).bit_length() <= 2 * MAX_BITS for x in whole.atoms(sp.Integer))
+    if not small or not tractable(whole) or sp.count_ops(whole) > _LONG:
+        return whole
+    return sp.factor(whole)
+
+
+_LONG = 400
+"""Operations in a formula that is still factored."""
+
+
+def tractable(value: Any) -> bool:
+    """Whether a formula can be multiplied out: no power in it is out of bounds."""
+    return not isinstance(value, sp.Expr) or all(
+        not x.exp.is_number or abs(x.exp) <= MAX_EXPONENT for x in value.atoms(sp.Pow))
+
+
 @lru_cache(maxsize=50_000)
 def _same_symbolic(a: Any, b: Any) -> bool:
+    if not (tractable(a) and tractable(b)):
+        return bool(a == b)
     difference = sp.expand(a - b)
     if difference == 0:
         return True
@@ -103,7 +137,7 @@ def show(value: Any, *, factor: bool = False) -> str:
     if not isinstance(value, sp.Expr):
         return str(value).replace("-", "−")
     value = written_out(value)
-    return _show(sp.factor(value) if value.is_polynomial(*value.free_symbols) else value, 1 if factor else 0)
+    return _show(factored(value) if value.is_polynomial(*value.free_symbols) else value, 1 if factor else 0)
 
 
 def show_axes(dims: Sequence[Any]) -> str:

@@ -110,6 +110,7 @@ class Graph:
         self._table: dict[Any, Node] = {}
         self._loops = 0
         self.span: Span = NOWHERE
+        self._width: dict[int, int] = {}
 
     def node(self, op: str, args: tuple[Node, ...], attrs: tuple[Any, ...], type_: Type) -> Node:
         key = (op, tuple(id(a) for a in args), attrs, type_)
@@ -117,6 +118,16 @@ class Graph:
         if found is None:
             found = self._table[key] = Node(op, args, attrs, type_, self.span, len(self._table))
         return found
+
+    def width(self, op: str, node: Node) -> int:
+        """Terms of a sum (op add) or entries of an entrywise product (op mul), with the sums in it written out."""
+        while node.op == "scale":
+            node = node.args[1]
+        if node.op != op:
+            return 1
+        if id(node) not in self._width:
+            self._width[id(node)] = sum(self.width(op, a) for a in node.args)
+        return self._width[id(node)]
 
     def axis(self, size: Dim, set_: Any = None) -> Axis:
         """A fresh loop axis."""

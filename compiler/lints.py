@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 from padp.compiler.algebra import norm_axis
@@ -31,6 +31,7 @@ from padp.compiler.stuck import stuck
 from padp.compiler.terms import Call, Let, Loop, Method, Step, Var, Write
 from padp.dsl import syntax
 from padp.dsl.diagnostics import Diagnostic, Related
+from padp.dsl.limits import MAX_TERMS
 from padp.dsl.source import Source, Span
 from padp.dsl.spellings import look_alikes
 
@@ -337,6 +338,8 @@ def _without_gradient(typed: Elaborated) -> list[Diagnostic]:
 
 def _factors(node: Node) -> list[tuple[str, Node]]:
     """A product as what acts one after the other: ('number', s), ('diagonal', v) or ('matrix', M)."""
+    if node.type.kind == "unknown":
+        return [("matrix", node)]
     match node.op:
         case "prod":
             return [f for a in node.args for f in _factors(a)]
@@ -397,8 +400,7 @@ def _together(node: Node, learned: Collection[int]) -> Iterator[tuple[Node, Node
     """Pairs that a sum or a product holds as one: what they act as, and a remedy. Of sums, ``learned`` terms only."""
     if node.op == "add":
         terms = [t for _, t in _sum_terms(node) if id(t) in learned]
-        for k, c in enumerate(terms):
-            yield from ((a, c, "their sum", "leave one out, or let it stand elsewhere") for a in terms[:k])
+        yield from ((a, c, "their sum", "leave one out, or let it stand elsewhere") for a, c in pairwise(terms))
     elif node.op in ("prod", "scale", "mul"):
         factors = _factors(node)
         numbers = [f for kind, f in factors if kind == "number"]
@@ -431,15 +433,20 @@ def _names_before(typed: Elaborated, span: Span) -> dict[int, str]:
     return names
 
 
-def _sum_terms(node: Node, factor: Any = 1) -> Iterator[tuple[Any, Node]]:
-    """A sum as numbers times terms; through sums of unknown shape too."""
+def _sum_terms(node: Node) -> list[tuple[Any, Node]]:
+    """A sum as numbers times terms, through sums of unknown shape too; [] for one of too many terms."""
+    terms = list(islice(_terms(node), MAX_TERMS + 1))
+    return terms if len(terms) <= MAX_TERMS else []
+
+
+def _terms(node: Node, factor: Any = 1) -> Iterator[tuple[Any, Node]]:
     if node.op == "assumed" and node.args[0].op == "add":
-        yield from _sum_terms(node.args[0], factor)
+        yield from _terms(node.args[0], factor)
     elif node.op == "add":
         for a in node.args:
-            yield from _sum_terms(a, factor)
+            yield from _terms(a, factor)
     elif node.op == "scale" and node.args[0].op == "const":
-        yield from _sum_terms(node.args[1], factor * node.args[0].attrs[0])
+        yield from _terms(node.args[1], factor * node.args[0].attrs[0])
     else:
         yield factor, node
 

@@ -40,6 +40,7 @@ from padp.compiler.terms import (
     Var,
 )
 from padp.dsl.diagnostics import Related
+from padp.dsl.limits import MAX_CALLS
 from padp.dsl.source import Span
 
 # ---------------------------------------------------------------- terms
@@ -71,7 +72,7 @@ def scalar(s: State, t: Term, need: str) -> Node:
 
 def term(s: State, t: Term) -> Node:
     """The typed node of a term; errors are reported and give an unknown."""
-    kept, s.g.span = s.g.span, t.span
+    kept, s.g.span = s.g.span, t.span if t.span.end else s.g.span  # of the prelude: where it is called
     s.depth += 1
     try:
         return _term(s, t)
@@ -365,10 +366,6 @@ def _sum_over(s: State, t: SumOver) -> Node:
     return b.sumloop(s.g, body, axis)
 
 
-MAX_CALLS = 60
-"""Functions of the language may call each other this deep."""
-
-
 def call(s: State, t: Call) -> Node | tuple[Node, ...]:
     name = operators.ALIASES.get(t.function, t.function)
     if t.function in s.functions:
@@ -429,13 +426,15 @@ def _apply(s: State, t: Call) -> Node:
     function = s.functions[t.function]
     if len(t.args) != len(function.parameters) or t.kwargs:
         raise Mismatch(f"{t.function} takes {len(function.parameters)} arguments, here are {len(t.args)}", "E209")
-    if s.depth > MAX_CALLS * 4:
-        raise Mismatch("functions are nested too deeply", "E105")
+    if s.calls >= MAX_CALLS:
+        raise Mismatch(f"functions are called more than {MAX_CALLS} deep", "E105")
     args = [term(s, a) for a in t.args]
+    s.calls += 1
     outer = dict(s.env)
     s.env.update(zip(function.parameters, args, strict=True))
     known = set(s.learned)
     result = term(s, function.body)
+    s.calls -= 1
     made = {n: s.env[n] for n in s.learned if n not in known and n in s.env}
     # a function's own names end with it; sizes of a bare I that it settled stay settled through the result
     s.env = {**outer, **made}

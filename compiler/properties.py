@@ -919,6 +919,14 @@ class Starts:
 
 def generic(node: Node) -> bool:
     """Whether a value is not 0 for almost all values of the tensors in it; False: not known."""
+    known: dict[int, bool] = {}
+    for n in walk(node):
+        known[id(n)] = _generic(n, lambda a: known[id(a)])
+    return known[id(node)]
+
+
+def _generic(node: Node, generic: Callable[[Node], bool]) -> bool:
+    """``generic`` of a node, from that of its arguments."""
     match node.op:
         case "param" | "weight" | "input" | "bias" | "eye" | "orthonormal" | "special_orthogonal" | "paired" | "knob":
             return True

@@ -13,7 +13,7 @@ from typing import Any
 
 import sympy as sp
 
-from padp.compiler.dims import lower, show
+from padp.compiler.dims import bounded_power, lower, show
 from padp.compiler.terms import (
     Arith,
     Call,
@@ -54,7 +54,8 @@ def symbolic(t: Term, env: Mapping[str, Any]) -> Any:
                 case _:
                     return a * c
         case Power(base, exponent):
-            return symbolic(base, env) ** symbolic(exponent, env)
+            made = bounded_power(symbolic(base, env), symbolic(exponent, env))
+            return sp.Symbol(f"?{t.span.start}") if made is None else sp.sympify(made)
         case Call(function, args):
             functions: dict[str, Any] = {"min": sp.Min, "max": sp.Max, "ceil": sp.ceiling, "floor": sp.floor,
                                          "log2": lambda x: sp.log(x, 2), "log": sp.log, "sqrt": sp.sqrt}

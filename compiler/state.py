@@ -88,6 +88,7 @@ class State:
     requirements: list[tuple[Any, Any, Span]] = field(default_factory=list)
     holes: int = 0
     depth: int = 0
+    calls: int = 0
     in_loop: int = 0
     assume: tuple[tuple[Test, bool], ...] = ()
 

@@ -29,5 +29,17 @@ MAX_DIGITS = 40
 MAX_INTEGER = 2**63 - 1
 """The largest whole number."""
 
+MAX_EXPONENT = 100
+"""The largest exponent of a number, a size or a matrix."""
+
+MAX_BITS = 64
+"""Binary digits of a power of numbers that a program computes."""
+
+MAX_TERMS = 1_000
+"""Terms of a sum and factors of a product, with all names written out: ``C ← C @ C`` doubles them each time."""
+
+MAX_CALLS = 50
+"""Functions that are called inside each other."""
+
 MAX_ERRORS = 20
 """Errors reported in one run; the rest is counted."""
