@@ -2,9 +2,10 @@
 
     measure(contest, place, tokens, how) -> one Measured for every maker and number of tokens
 
-Everybody gets a copy of one base. Times are taken in turn (frozen base, ours, theirs, frozen base, …) and the median of
-each is reported, so that a machine that is busy for a while is busy for all. Bytes are exact: what autograd keeps for
-backward beside parameters and buffers; x is reported apart, because the layer before may keep it too.
+Everybody gets a copy of one base. Times are taken in turn (frozen base, ours, theirs, frozen base, …), so that a
+machine that is busy for a while is busy for all, in three rounds; the lowest median of a round is reported, and how far
+the rounds lie apart. Bytes are exact: what autograd keeps for backward beside parameters and buffers (x is reported
+apart, because the layer before may keep it too), and the most that is alive at once during a step.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import gc
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -19,6 +21,9 @@ from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 
 from padp.dsl.diagnostics import PadpError
 
@@ -28,17 +33,20 @@ FROZEN = "frozen"
 SAMPLE_SECONDS = 2.0e-3
 """A shorter run is repeated within one sample until it takes this long."""
 MOST_RUNS = 200
+ROUNDS = 3
 MERGES = 3
 PROBE_TOKENS = 32
 
 
 @dataclass(frozen=True)
 class Built:
-    """An adapted module and its two ways between adapter and weight."""
+    """An adapted module and its two ways between adapter and weight. ``attached`` is False where building it is no
+    attaching that could be timed (a hand-written form takes its start from ours)."""
 
     module: nn.Module
-    merge: Callable[[], object]
-    unmerge: Callable[[], object]
+    merge: Callable[[], object] | None
+    unmerge: Callable[[], object] | None
+    attached: bool = True
 
 
 @dataclass(frozen=True)
@@ -61,21 +69,24 @@ class Place:
 
 @dataclass(frozen=True)
 class How:
-    """Repeats, device, and whether everybody goes through ``torch.compile``."""
+    """Repeats in each of the three rounds, device, whether everybody goes through ``torch.compile``, and whether time
+    is the wall's or what the processor spent on this process (of use on a machine that others work on too)."""
 
     repeats: int
     device: torch.device
     compiled: bool = False
+    cpu_time: bool = False
 
 
 @dataclass(frozen=True)
 class Measured:
     """One maker of one method at one place and number of tokens. Times in seconds, memory in bytes.
 
-    ``saved`` is kept for backward beside x, ``kept_x`` the bytes of x where it is kept too; ``peak`` is the most that a
-    step needs beyond what lay there before it (CUDA only). ``attach`` is the first of these sizes (planning included),
-    ``attach_again`` the second. ``merge_error`` is the largest change of an output, relative to the largest output.
-    What was not measured is nan.
+    ``noise`` is how far the highest of the rounds' medians lies above the lowest, the worst of step and evaluation, of
+    this maker and of the frozen base. ``saved`` is kept for backward beside x, ``kept_x`` the bytes of x where it is
+    kept too; ``peak`` is the most that a step needs beyond what lay there before it. ``attach`` is the first of these
+    sizes (planning included), ``attach_again`` the second. ``merge_error`` is the largest change of an output, relative
+    to the largest output. What was not measured is nan.
     """
 
     method: str
@@ -86,9 +97,10 @@ class Measured:
     evaluation: float = math.nan
     frozen_step: float = math.nan
     frozen_evaluation: float = math.nan
+    noise: float = math.nan
     saved: int = 0
     kept_x: int = 0
-    peak: int | None = None
+    peak: int = 0
     attach: float = math.nan
     attach_again: float = math.nan
     merge: float = math.nan
@@ -155,8 +167,10 @@ def measure(contest: Contest, place: Place, tokens: Sequence[int], how: How) -> 
                 for name, module in modules.items()}
         steps = in_turn({name: step_of(run.train(), x, place.call) for name, run in runs.items()}, how)
         evaluations = in_turn({name: evaluation_of(run.eval(), x, place.call) for name, run in runs.items()}, how)
-        found += [replace(one, step=steps[maker], evaluation=evaluations[maker], frozen_step=steps[FROZEN],
-                          frozen_evaluation=evaluations[FROZEN]) for maker, one in outcomes.items()]
+        found += [replace(one, step=steps[maker].seconds, evaluation=evaluations[maker].seconds,
+                          frozen_step=steps[FROZEN].seconds, frozen_evaluation=evaluations[FROZEN].seconds,
+                          noise=max(times[who].noise for times in (steps, evaluations) for who in (maker, FROZEN)))
+                  for maker, one in outcomes.items()]
     return found
 
 
@@ -172,6 +186,9 @@ def attached(blank: Measured, make: Callable[[nn.Module], Built], place: Place, 
         built = make(base)
         synchronise(device)
         times.append(time.perf_counter() - start)
+        if not built.attached:
+            times = [math.nan, math.nan]
+            break
     assert built is not None
     scramble(built.module)
     merge, merge_error = merging(built, place.input(PROBE_TOKENS), place.call, device)
@@ -183,6 +200,8 @@ def attached(blank: Measured, make: Callable[[nn.Module], Built], place: Place, 
 @torch.no_grad()
 def merging(built: Built, x: Tensor, call: Call, device: torch.device) -> tuple[float, float]:
     """Median seconds of merging, and the error of a merged output; nan where an adapter refuses to merge."""
+    if built.merge is None or built.unmerge is None:
+        return math.nan, math.nan
     built.module.eval()
     before = call(built.module, x)
     times: list[float] = []
@@ -199,7 +218,9 @@ def merging(built: Built, x: Tensor, call: Call, device: torch.device) -> tuple[
         synchronise(device)
         times.append(time.perf_counter() - start)
         merged = call(built.module, x) if len(times) == 1 else merged
-        built.unmerge()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that theirs is inaccurate
+            built.unmerge()
     largest = before.float().abs().max().item()
     return median(times), (merged.float() - before.float()).abs().max().item() / (largest or 1.0)
 
@@ -242,27 +263,44 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def in_turn(candidates: Mapping[str, Callable[[], Any]], how: How) -> dict[str, float]:
-    """Median seconds of each candidate, taken in turn after a round that warms up and finds how often to run each."""
+@dataclass(frozen=True)
+class Timed:
+    """The lowest of the rounds' medians, and how far above it the highest is, as a share of it."""
+
+    seconds: float
+    noise: float
+
+
+def in_turn(candidates: Mapping[str, Callable[[], Any]], how: How) -> dict[str, Timed]:
+    """Each candidate's time, taken in turn after a round that warms up and finds how often to run each.
+
+    Noise on a shared machine only adds time, and for longer than one sample: of three rounds' medians the lowest is
+    nearest to the truth.
+    """
+    clock = time.process_time if how.cpu_time else time.perf_counter
 
     def timed(run: Callable[[], Any], times: int) -> float:
         synchronise(how.device)
-        start = time.perf_counter()
+        start = clock()
         for _ in range(times):
             run()
         synchronise(how.device)
-        return (time.perf_counter() - start) / times
+        return (clock() - start) / times
 
     gc.collect()
     for run in candidates.values():
         run()
     often = {name: min(MOST_RUNS, math.ceil(SAMPLE_SECONDS / max(timed(run, 1), 1.0e-9)))
              for name, run in candidates.items()}
-    samples: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(how.repeats):
-        for name, run in candidates.items():
-            samples[name].append(timed(run, often[name]))
-    return {name: median(values) for name, values in samples.items()}
+    medians: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(ROUNDS):
+        samples: dict[str, list[float]] = {name: [] for name in candidates}
+        for _ in range(how.repeats):
+            for name, run in candidates.items():
+                samples[name].append(timed(run, often[name]))
+        for name, values in samples.items():
+            medians[name].append(median(values))
+    return {name: Timed(min(values), max(values) / min(values) - 1) for name, values in medians.items()}
 
 
 # ---------------------------------------------------------------- memory
@@ -296,10 +334,44 @@ def saved_for_backward(module: nn.Module, x: Tensor, call: Call) -> tuple[int, i
     return sum(found.values()) - kept_x, kept_x
 
 
-def peak_of(run: Callable[[], None], device: torch.device) -> int | None:
-    """The most memory that a run needs beyond what is there before it; only CUDA's allocator can tell."""
+class _Alive(TorchDispatchMode):
+    """Bytes of the tensors made under it that are alive, looked at after every operation.
+
+    What an operation allocates and frees inside itself is not seen.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._bytes: dict[StorageWeakRef, int] = {}
+        self._before: set[StorageWeakRef] = set()  # weak, and no other storage gets its address while it is held
+        self.most: int = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for given in tree_iter((args, kwargs or {})):
+            if isinstance(given, Tensor):
+                ref = StorageWeakRef(given.untyped_storage())
+                if ref not in self._bytes:
+                    self._before.add(ref)
+        out = func(*args, **(kwargs or {}))
+        for gone in [ref for ref in self._bytes if ref.expired()]:
+            del self._bytes[gone]
+        for made in tree_iter(out):
+            if isinstance(made, Tensor):
+                storage = made.untyped_storage()
+                ref = StorageWeakRef(storage)
+                if ref not in self._before:
+                    self._bytes[ref] = storage.nbytes()
+        self.most = max(self.most, sum(self._bytes.values()))
+        return out
+
+
+def peak_of(run: Callable[[], None], device: torch.device) -> int:
+    """The most memory that a run needs beyond what is there before it: by CUDA's allocator, else by what is alive."""
     if device.type != "cuda":
-        return None
+        alive = _Alive()
+        with alive:
+            run()
+        return alive.most
     torch.cuda.synchronize(device)
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)

@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from padp.bench.measure import Measured
-from padp.bench.peft import OURS, PEFT
+from padp.bench.methods import HAND, OURS, PEFT, RIVALS
 
 HEAVY = ("BOFT", "HRA")
 """The two methods whose published form is so slow that they alone would make a good mean."""
@@ -26,8 +27,9 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class Means:
-    """Geometric means of theirs/ours over the methods that both makers managed: above 1, ours is faster or smaller."""
+    """Geometric means of theirs/ours over the methods that both managed: above 1, ours is faster or smaller."""
 
+    rival: str
     place: str
     tokens: int
     methods: tuple[str, ...]
@@ -38,29 +40,31 @@ class Means:
 
 
 Row = tuple[Measured, Measured]
+"""(ours, theirs)."""
 
 
-def pairs(rows: Iterable[Measured]) -> dict[tuple[str, int], dict[str, Row]]:
+def pairs(rows: Iterable[Measured], rival: str) -> dict[tuple[str, int], dict[str, Row]]:
     """(ours, theirs) by place and tokens and method, where both were measured."""
     by: dict[tuple[str, int], dict[str, dict[str, Measured]]] = {}
     for row in rows:
         if not row.error:
             by.setdefault((row.place, row.tokens), {}).setdefault(row.method, {})[row.maker] = row
-    found = {where: {method: (makers[OURS], makers[PEFT]) for method, makers in methods.items()
-                     if OURS in makers and PEFT in makers}
+    found = {where: {method: (makers[OURS], makers[rival]) for method, makers in methods.items()
+                     if OURS in makers and rival in makers}
              for where, methods in by.items()}
     return {where: methods for where, methods in found.items() if methods}
 
 
-def means(rows: Iterable[Measured]) -> list[Means]:
-    """For each place and number of tokens: the means of all methods, and of all but the two heavy ones."""
+def means(rows: Sequence[Measured]) -> list[Means]:
+    """For each rival, place and number of tokens: the means of all methods; beside PEFT also without the heavy ones."""
     found: list[Means] = []
-    for (place, tokens), methods in pairs(rows).items():
-        lighter = {method: pair for method, pair in methods.items() if method not in HEAVY}
-        for some in (methods, lighter) if 0 < len(lighter) < len(methods) else (methods,):
-            found.append(Means(place, tokens, tuple(some), *(
-                geometric(gain(pair) for pair in some.values())
-                for gain in (step_gain, evaluation_gain, saved_gain, saved_with_x_gain))))
+    for rival in RIVALS:
+        for (place, tokens), methods in pairs(rows, rival).items():
+            lighter = {method: pair for method, pair in methods.items() if method not in HEAVY}
+            for some in (methods, lighter) if rival == PEFT and 0 < len(lighter) < len(methods) else (methods,):
+                found.append(Means(rival, place, tokens, tuple(some), *(
+                    geometric(gain(pair) for pair in some.values())
+                    for gain in (step_gain, evaluation_gain, saved_gain, saved_with_x_gain))))
     return found
 
 
@@ -92,10 +96,13 @@ def saved_with_x_gain(pair: Row) -> float:
 
 def draw(out: Console, rows: Sequence[Measured], table: Callable[..., Table]) -> None:
     """The tables: times and bytes for each place and number of tokens, then attaching and merging for each place."""
-    gains = pairs(rows)
     for place, tokens in dict.fromkeys((row.place, row.tokens) for row in rows):
         here = [row for row in rows if (row.place, row.tokens) == (place, tokens)]
-        out.print(_times(place, tokens, here, gains.get((place, tokens), {}), table))
+        out.print(_times(place, tokens, here, table))
+        noise = [row.noise for row in here if not row.error]
+        if noise:
+            out.print(f"noise: the medians of the rounds differ by {median(noise):.0%} (half of the rows) to "
+                      f"{max(noise):.0%}")
         out.print()
     for place in dict.fromkeys(row.place for row in rows):
         first: dict[tuple[str, str], Measured] = {}
@@ -106,31 +113,32 @@ def draw(out: Console, rows: Sequence[Measured], table: Callable[..., Table]) ->
             out.print(_once(place, first.values(), table))
             out.print()
     for one in means(rows):
-        left = [name for name in HEAVY if name not in one.methods and (one.place, one.tokens) in gains
-                and name in gains[one.place, one.tokens]]
+        every = pairs(rows, one.rival)[one.place, one.tokens]
+        left = [name for name in HEAVY if name not in one.methods and name in every]
         of = "1 method" if len(one.methods) == 1 else f"{len(one.methods)} methods"
-        out.print(f"{one.place}, {one.tokens} tokens, geometric mean of {PEFT}/{OURS} over {of}"
+        out.print(f"{one.place}, {_tokens(one.tokens)}, geometric mean of {one.rival}/{OURS} over {of}"
                   f"{' without ' + ' and '.join(left) if left else ''}: step {one.step:.2f}, evaluation "
                   f"{one.evaluation:.2f}, kept for backward {one.saved:.2f} (with x {one.saved_with_x:.2f})")
 
 
-def _times(place: str, tokens: int, rows: Sequence[Measured], gains: Mapping[str, Row],
-           table: Callable[..., Table]) -> Table:
+def _times(place: str, tokens: int, rows: Sequence[Measured], table: Callable[..., Table]) -> Table:
     evaluation = "decode" if tokens == 1 else "evaluation"
+    rivals = any(row.maker != OURS for row in rows)
     drawn = table("method", "by", ">step", ">×frozen", f">{evaluation}", ">×frozen", ">kept for backward", ">peak",
-                  f">step vs {PEFT}", f">{evaluation} vs {PEFT}", f">kept vs {PEFT}")
-    drawn.title = f"{place}, {'1 token' if tokens == 1 else f'{tokens} tokens'}"
+                  *(f">{what}/{OURS}" for what in ("step", evaluation, "kept") if rivals))
+    mine = {row.method: row for row in rows if row.maker == OURS and not row.error}
+    drawn.title = f"{place}, {_tokens(tokens)}"
     drawn.title_justify = "left"
     for row in rows:
         if row.error:
             drawn.add_row(row.method, row.maker, "failed")
             continue
-        pair = gains.get(row.method) if row.maker == OURS else None
-        versus = [f"{gain(pair):.2f}×" for gain in (step_gain, evaluation_gain, saved_gain)] if pair else []
+        pair = (mine[row.method], row) if row.maker != OURS and row.method in mine else None
+        versus = [f"{gain(pair):.2f}" for gain in (step_gain, evaluation_gain, saved_gain)] if pair else []
         kept = f"{row.saved / MIB:.2f} MiB{' + x' if row.kept_x else ''}"
-        peak = "" if row.peak is None else f"{row.peak / MIB:.1f} MiB"
         drawn.add_row(row.method, row.maker, milliseconds(row.step), f"{row.step_ratio:.2f}",
-                      milliseconds(row.evaluation), f"{row.evaluation_ratio:.2f}", kept, peak, *versus)
+                      milliseconds(row.evaluation), f"{row.evaluation_ratio:.2f}", kept, f"{row.peak / MIB:.1f} MiB",
+                      *versus)
     return drawn
 
 
@@ -141,8 +149,12 @@ def _once(place: str, rows: Iterable[Measured], table: Callable[..., Table]) -> 
     for row in rows:
         error = "" if math.isnan(row.merge_error) else f"{row.merge_error:.1e}"
         drawn.add_row(row.method, row.maker, f"{row.learned:,}", milliseconds(row.attach),
-                      milliseconds(row.attach_again), milliseconds(row.merge) or "cannot", error)
+                      milliseconds(row.attach_again), milliseconds(row.merge), error)
     return drawn
+
+
+def _tokens(count: int) -> str:
+    return "1 token" if count == 1 else f"{count} tokens"
 
 
 def milliseconds(seconds: float) -> str:
@@ -192,7 +204,7 @@ def _number(value: Any) -> Any:
 # ---------------------------------------------------------------- plot
 
 PLOTS = (".png", ".svg", ".pdf")
-COLOURS = {OURS: "#2a6fbb", PEFT: "#d98236"}
+COLOURS = {OURS: "#2a6fbb", PEFT: "#d98236", HAND: "#5a9a55"}
 
 
 def why_no_plot(path: Path) -> str | None:
@@ -229,7 +241,7 @@ def plot(rows: Sequence[Measured], path: Path) -> None:
                            color=COLOURS.get(maker, "#777777"))
             panel.set_yticks(range(len(methods)), methods)
             panel.invert_yaxis()
-            panel.set_title(f"{title} ({place}, {tokens} tokens)", fontsize=9)
+            panel.set_title(f"{title} ({place}, {_tokens(tokens)})", fontsize=9)
             if logarithmic:
                 panel.set_xscale("log")
             else:

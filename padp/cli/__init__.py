@@ -94,11 +94,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def _bench_options(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("files", nargs="*", metavar="FILE", help="none: with --against, every method that both have")
-    bench.add_argument("--against", choices=("peft",), help="measure the same methods as this library has them, too")
-    bench.add_argument("--sizes", default="1024x1024,2048x2048", metavar="1024x1024,…", help="rows × columns of W")
+    bench.add_argument("--against", choices=("peft", "hand"), action="append", default=[],
+                       help="the same methods as PEFT has them, or best written by hand; may be given twice")
+    where = bench.add_mutually_exclusive_group()
+    where.add_argument("--sizes", default="1024x1024,2048x2048", metavar="1024x1024,…", help="rows × columns of W")
+    where.add_argument("--model", metavar="DIR|minilm", help="a whole model, all its linear layers adapted")
     bench.add_argument("--tokens", default="1024,1", metavar="1024,1", help="tokens a batch; 1 is decoding")
-    bench.add_argument("--repeats", type=int, default=7, metavar="N", help="medians are of this many; default: 7")
+    bench.add_argument("--repeats", type=int, default=5, metavar="N",
+                       help="a time is the lowest of three medians of this many; default: 5")
     bench.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads; default: 2")
+    bench.add_argument("--clock", choices=("wall", "cpu"), default="wall",
+                       help="cpu: seconds that the processor spent on us, for a machine that others use too")
     bench.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     bench.add_argument("--dtype", choices=("float32", "bfloat16", "float16", "float64"), default="float32",
                        help="of the base and of x")

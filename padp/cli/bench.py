@@ -6,7 +6,6 @@ import json
 import re
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +22,10 @@ def run(arguments: Namespace) -> int:
     json_path = _writable(arguments.json, "--json")
     plot_path = _writable(arguments.plot, "--plot")
     _sensible(arguments)
-    if arguments.against == "peft" and find_spec("peft") is None:
-        raise Usage("--against peft needs PEFT: pip install peft")
     import torch
 
     from padp.bench.measure import How, linear_place, measure
+    from padp.bench.methods import NoModel, linear_paths, load, model_place
     from padp.bench.report import data, draw, plot, why_no_plot
 
     if plot_path is not None and (why := why_no_plot(plot_path)):
@@ -35,15 +33,24 @@ def run(arguments: Namespace) -> int:
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise Usage("--device cuda: this torch sees no CUDA device")
     device, dtype = torch.device(arguments.device), getattr(torch, arguments.dtype)
-    how = How(arguments.repeats, device, arguments.compile)
-    contests = contests_of(arguments)
+    how = How(arguments.repeats, device, arguments.compile, arguments.clock == "cpu")
+    if arguments.model is None:
+        contests = contests_of(arguments, None)
+        places = [linear_place(m, n, device, dtype, not arguments.no_bias) for m, n in sizes]
+    else:
+        try:
+            model = load(arguments.model)
+            places = [model_place(arguments.model, model, device, dtype)]
+        except NoModel as error:
+            raise Usage(f"--model: {error}") from None
+        contests = contests_of(arguments, linear_paths(model))
     rows: list[Measured] = []
     threads = torch.get_num_threads()
     torch.set_num_threads(arguments.threads)
     try:
         with progress() as bar:
-            for (m, n), contest in bar.track([(s, c) for s in sizes for c in contests], description="measuring"):
-                rows += measure(contest, linear_place(m, n, device, dtype, not arguments.no_bias), tokens, how)
+            for place, contest in bar.track([(p, c) for p in places for c in contests], description="measuring"):
+                rows += measure(contest, place, tokens, how)
         settings = {key: value for key, value in vars(arguments).items() if key not in ("command", "json", "plot")}
         text = json.dumps(data(rows, settings), ensure_ascii=False, indent=2)
     finally:
@@ -56,8 +63,8 @@ def run(arguments: Namespace) -> int:
         out.print()
         draw(out, rows, table)
         for row in (row for row in rows if row.error):
-            out.print(f"{row.method} by {row.maker}, {row.place}, {plural(row.tokens, 'token')}: {row.error}",
-                      style="red")
+            where = f"{row.method} by {row.maker}, {row.place}, {plural(row.tokens, 'token')}"
+            out.print(f"{where}: {row.error}", style="red")
     if json_path is not None:
         json_path.write_text(text + "\n", encoding="utf-8")
     if plot_path is not None:
@@ -65,31 +72,30 @@ def run(arguments: Namespace) -> int:
     return 1 if any(row.error for row in rows) else 0
 
 
-def contests_of(arguments: Namespace) -> list[Contest]:
-    """What is measured: methods that both have beside each other, everything else alone."""
+def contests_of(arguments: Namespace, paths: Sequence[str] | None) -> list[Contest]:
+    """What is measured: methods that a rival has too beside it, everything else alone. ``paths``: in a whole model."""
     from padp.bench.measure import Contest
-    from padp.bench.peft import OURS, PAIRS, ours, shared_methods
+    from padp.bench.methods import OURS, contest, known, maker
 
     files: Sequence[str] = arguments.files
     hyper: Mapping[str, Any] = hyperparameters(arguments.set)
-    if arguments.against is None and not files:
-        raise Usage("name programs to measure, or --against peft for every method that PEFT has too")
-    if arguments.against is not None and (hyper or arguments.variant):
-        raise Usage("--set and --variant are for padp alone; with --against both sides have settings that agree")
-    both = {pair.adapter for pair in PAIRS} if arguments.against is not None else set[str]()
-    if not files:
-        return shared_methods([])
+    against: Sequence[str] = arguments.against
+    if not against and not files:
+        raise Usage("name programs to measure, or --against peft (or hand) for every method that it has too")
+    if against and (hyper or arguments.variant):
+        raise Usage("--set and --variant are for padp alone; with --against all sides have settings that agree")
+    shared = known(against)
     found: list[Contest] = []
-    for file in files:
-        if file in both:
-            found += shared_methods([file])
+    for file in files or shared:
+        if file in shared:
+            found.append(contest(file, against, paths))
             continue
         adapter = adapter_of(file)
-        if adapter.site != "linear":
-            raise Usage(f"{file}: {adapter.name} works on {adapter.site} sites; bench measures linear layers")
+        if adapter.site != "linear" and paths is None:
+            raise Usage(f"{file}: {adapter.name} works on {adapter.site} sites, not on a linear layer: give a --model")
         chosen = adapter.settings(arguments.variant, **hyper)
         name = adapter.name + (f" {chosen.variant}" if arguments.variant else "")
-        found.append(Contest(name, {OURS: partial(ours, adapter, chosen.variant, hyper)}))
+        found.append(Contest(name, {OURS: maker(adapter, chosen.variant, hyper, paths)}))
     return found
 
 
@@ -97,8 +103,10 @@ def _heading(arguments: Namespace) -> str:
     import torch
 
     where = torch.cuda.get_device_name() if arguments.device == "cuda" else plural(arguments.threads, "CPU thread")
-    return (f"{arguments.dtype}, {where}, medians of {plural(arguments.repeats, 'repeat')} taken in turn"
-            f"{', torch.compile' if arguments.compile else ''}. ×frozen: as a multiple of the frozen layer's own.")
+    clock = "CPU seconds, " if arguments.clock == "cpu" else ""
+    compiled = ", torch.compile" if arguments.compile else ""
+    return (f"{arguments.dtype}, {where}, {clock}lowest of 3 medians of {plural(arguments.repeats, 'repeat')} taken in "
+            f"turn{compiled}. ×frozen: as a multiple of the frozen base's own.")
 
 
 def sizes_of(text: str) -> list[tuple[int, int]]:
@@ -125,6 +133,10 @@ def _sensible(arguments: Namespace) -> None:
     for option in ("repeats", "threads"):
         if getattr(arguments, option) < 1:
             raise Usage(f"--{option} {getattr(arguments, option)}: a whole number from 1")
+    if arguments.clock == "cpu" and arguments.device == "cuda":
+        raise Usage("--clock cpu: the processor's seconds say nothing about work on a GPU")
+    if "peft" in arguments.against and find_spec("peft") is None:
+        raise Usage("--against peft needs PEFT: pip install peft")
 
 
 def _writable(path: str | None, option: str) -> Path | None:

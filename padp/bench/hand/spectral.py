@@ -157,9 +157,10 @@ class _Frequencies(torch.autograd.Function):
         ctx.save_for_backward(x, W, c, up, across, turned)
         y = base_product(x, W, b)
         m = W.shape[0]
+        wide = _wide(c)
         for x_, y_ in pieces(x, y):
             picked = _picked(x_, across, turned)
-            H = picked.new_zeros(m // 2 + 1, len(x_)).index_add_(0, up, picked * c[:, None])
+            H = picked.new_zeros(m // 2 + 1, len(x_)).index_add_(0, up, picked * wide[:, None])
             y_ += torch.fft.irfft(H, n=m, dim=0, norm="forward").T
         return y
 
@@ -169,23 +170,29 @@ class _Frequencies(torch.autograd.Function):
         x, W, c, up, across, turned = ctx.saved_tensors
         m, n = W.shape
         dx = dy @ W
-        dc = torch.zeros_like(c)
-        one = _twice_inside(m, up).to(c)
-        back = _twice_inside(n, across).to(c)
+        wide = _wide(c)
+        dc = torch.zeros_like(wide)
+        one = _twice_inside(m, up).to(wide)
+        back = _twice_inside(n, across).to(wide)
         for x_, dy_, dx_ in pieces(x, dy, dx):
-            g = torch.fft.rfft(dy_.T, dim=0).index_select(0, up) * one[:, None]
+            g = torch.fft.rfft(_wide(dy_).T, dim=0).index_select(0, up) * one[:, None]
             p = _picked(x_, across, turned)
             dc += (g.real * p.real + g.imag * p.imag).sum(1)
-            q = g * (c / back)[:, None]
+            q = g * (wide / back)[:, None]
             H = q.new_zeros(n // 2 + 1, len(x_)).index_add_(0, across, torch.where(turned[:, None], q, q.conj()))
             dx_ += torch.fft.irfft(H, n=n, dim=0, norm="forward").T
-        return dx, None, None, dc, None, None, None
+        return dx, None, None, dc.to(c.dtype), None, None, None
 
 
 def _picked(x: Tensor, across: Tensor, turned: Tensor) -> Tensor:
     """Σ_j ω^{v j} x_j for each frequency v, conjugated where ``turned``; ω = e^{2πi/n}."""
-    spectrum = torch.fft.rfft(x.T, dim=0).index_select(0, across)
+    spectrum = torch.fft.rfft(_wide(x).T, dim=0).index_select(0, across)
     return torch.where(turned[:, None], spectrum, spectrum.conj())
+
+
+def _wide(t: Tensor) -> Tensor:
+    """There is no Fourier transform in half precision."""
+    return t.to(torch.promote_types(t.dtype, torch.float32))
 
 
 def _twice_inside(m: int, up: Tensor) -> Tensor:
