@@ -200,9 +200,17 @@ def _take(p: Planner, node: Node) -> Low:
     if index.type.rank == 1 and not index.type.loops:
         return p.make("index_select", (low, -back, where), node.type, low.lead)
     if index.type.rank == 0 and len(index.type.loops) == 1:
-        gathered = p.make("index_select", (low, -back, where), low.type, low.lead, flops=p.table.size(node.type.shape))
+        type_ = _resized(low.type, back, index.type.loops[0].size)
+        gathered = p.make("index_select", (low, -back, where), type_, low.lead, flops=p.table.size(node.type.shape))
         return _move_to_loops(p, gathered, back, node)
     raise b.Mismatch("an index that depends on two loops at once", "E302")
+
+
+def _resized(t: Type, back: int, size: int) -> Type:
+    """A type with another length of the axis ``back`` from the end."""
+    axes = list(t.family + t.item)
+    axes[len(axes) - back] = size
+    return Type(tuple(axes[len(t.family):]), tuple(axes[:len(t.family)]), t.loops, kind=t.kind)
 
 
 def _take_along(p: Planner, low: Low, back: int, where: Low, node: Node) -> Low:
