@@ -213,7 +213,7 @@ class AdapterModule(nn.Module):
         plan = self.compiled
         if self.dropout and self.training:
             y = base(x)
-            return cast(Tensor, y + self.delta(nn.functional.dropout(x, self.dropout), base).to(y.dtype))
+            return cast(Tensor, y + self.added(x, base).to(y.dtype))
         if torch.is_grad_enabled() or self.training or torch.compiler.is_compiling():
             self._cache = None
             return cast(Tensor, plan.train.graph(x, base, self.training, *self.arguments(plan.train, base)))
@@ -248,6 +248,10 @@ class AdapterModule(nn.Module):
         if stage is None:
             raise refuse("E508", f"{self.adapter.name} does not only add to the base's output")
         return cast(Tensor, stage.graph(x, None, self.training, *self.arguments(stage, base)))
+
+    def added(self, x: Tensor, base: nn.Module) -> Tensor:
+        """``delta`` with the adapter's own dropout before it, in training."""
+        return self.delta(nn.functional.dropout(x, self.dropout) if self.dropout and self.training else x, base)
 
     def penalty(self, base: nn.Module | None = None) -> Tensor | None:
         """What the program minimises beside the loss, or None. ``base`` is read where a term reads W."""

@@ -287,7 +287,7 @@ class LinearSite(Site, StandIn):
             return cast(Tensor, self.adapters[names[0]](x, self.base))
         y = cast(Tensor, self.base(x))
         for name in names:
-            y = y + self.module(name).delta(x, self.base).to(y.dtype)
+            y = y + self.module(name).added(x, self.base).to(y.dtype)
         return y
 
     # ------------------------------------------------------------ merging

@@ -76,6 +76,22 @@ def test_several_additive_adapters_add_in_order() -> None:
     assert torch.equal(site(x), base(x) + site.module("Lora").delta(x) + site.module("Pissa").delta(x))
 
 
+def test_dropout_is_each_adapters_own() -> None:
+    """Zeros come in before the adapter, never before the base; alone or beside another, in training only."""
+    base = nn.Linear(8, 12)
+    site = LinearSite(base, "here")
+    site.add("dropped", made(LORA, base, dropout=0.5))
+    site.add("whole", made(PISSA, base))
+    x = torch.ones(2000, 8)
+    own = site.module("dropped").delta(x, base).detach()
+    for names, rest in ((["dropped"], base(x)), (["dropped", "whole"], base(x) + site.module("whole").delta(x, base))):
+        site.activate(names)
+        added = (site.train()(x) - rest).detach()
+        assert len(added.unique(dim=0)) > 200  # of 2⁸ ways to drop
+        assert torch.allclose(added.mean(0), own[0], atol=0.1 * float(own.abs().max()))  # scaled to the same mean
+        assert torch.allclose(site.eval()(x), rest + own, atol=1e-5)
+
+
 def test_adapters_that_do_more_than_add_are_alone() -> None:
     site = layer(nn.Linear(8, 12), LORA)
     site.add("Rotation", made(ROTATION, site.base))
