@@ -303,7 +303,8 @@ def power(s: State, base: Node, exponent: Node) -> Node:
     if base.op == "const":
         result = bounded_power(base.value, value)
         if result is None:
-            raise Mismatch(f"{show(base.value, factor=True)}^{show(value, factor=True)} is too large", "E105", _EXPONENTS)
+            written = f"{show(base.value, factor=True)}^{show(value, factor=True)}"
+            raise Mismatch(f"{written} is too large", "E105", _EXPONENTS)
         return s.g.const(result)
     if isinstance(value, (int, float)) and abs(value) > MAX_EXPONENT:
         raise Mismatch(f"the exponent {show(value)} is too large", "E105", _EXPONENTS)

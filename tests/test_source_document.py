@@ -1,8 +1,8 @@
 """Pseudocode as papers print it: blocks without a header, checked as they stand.
 
-The blocks of the source document are read where it lies beside this repository (``../shared/seed``), and the tests of them
-are skipped, visibly, where it does not. The repository's own examples of each finding come first and always run: other
-programs, the same general rules.
+The blocks of the source document are read where it lies beside this repository (``../shared/seed``), and the tests of
+them are skipped, visibly, where it does not. The repository's own examples of each finding come first and always run:
+other programs, the same general rules.
 """
 
 from __future__ import annotations
@@ -99,8 +99,9 @@ y ← (W + ΔW) @ x - ΔW @ x + c
 def test_own_examples(block: str, wanted: list[tuple[str, str, int]]) -> None:
     found = padp.check(block)
     for code, words, line in wanted:
-        assert [d for d in found if d.code == code and words in told([d]) and d.source is not None and d.span is not None
-                and d.source.position(d.span.start)[0] == line], f"{code} {words}\n{told(found)}"  # fmt: skip
+        lines = [d.source.position(d.span.start)[0] for d in found
+                 if d.code == code and words in told([d]) and d.source is not None and d.span is not None]  # fmt: skip
+        assert line in lines, f"{code} {words}\n{told(found)}"
 
 
 # The same blocks as they were meant: none of these rules speaks.
@@ -184,7 +185,8 @@ def test_every_block_parses_as_it_stands_and_prints_back(name: str) -> None:
 def test_every_block_is_answered_with_diagnostics(name: str) -> None:
     """No block declares anything, so each has findings; all have a place; what is suggested to write can be read."""
     found = padp.check(document()[name])
-    assert found and all(d.span is not None and d.source is not None and d.suggestion for d in found if d.code != "E301")
+    assert found and all(d.span is not None and d.source is not None for d in found)
+    assert all(d.suggestion for d in found if d.code != "E301")
     for declaration in suggestions(found).values():
         if re.fullmatch(r"\S+ ∈ [^…]+", declaration):
             assert parse(Source.of(declaration + "\n")).body

@@ -29,7 +29,8 @@ PAST: dict[str, str] = {
     "one statement": LOW + "y ← " + " + ".join(["W @ x"] * 2000) + "\n",
     "lines": LOW + "# more\n" * limits.MAX_STATEMENTS + END,
     "digits": LOW + "y ← (W + B @ A) @ x · " + "9" * 41 + "\n",
-    "blocks": LOW + "".join("    " * k + f"for i{k} in range(2):\n" for k in range(70)) + "    " * 70 + "s_{i0} ← 1\n" + END,
+    "blocks": LOW + "".join("    " * k + f"for i{k} in range(2):\n" for k in range(70)) + "    " * 70 + "s_{i0} ← 1\n"
+    + END,
     "a power of numbers": LOW + "y ← (W + B @ A) @ x · 2^9223372036854775807\n",
     "a tower of powers": LOW + "y ← (W + B @ A) @ x · (9^99999)^99999\n",
     "a power of sizes": HEAD + "a ∈ ℝ^{(m + n)^{101}}: learned, init = 0\ny ← W @ x + a_{0} · bias\n",
@@ -68,7 +69,8 @@ WITHIN: dict[str, str] = {
     "a long loop": LOW + "for i in range(1000000000): s_i ← 1\ny ← (W + s_{0} · B @ A) @ x\n",
     "loops in loops": LOW + "for i in range(10000):\n    for j in range(10000):\n        s_{i,j} ← i · j\n"
     "y ← (W + s_{0,1} · B @ A) @ x\n",
-    "sums in sums": LOW + "y ← (W + (" + " ".join(f"Σ_{{i{k} ∈ range(1000)}}" for k in range(20)) + " 1) · B @ A) @ x\n",
+    "sums in sums": LOW + "y ← (W + (" + " ".join(f"Σ_{{i{k} ∈ range(1000)}}" for k in range(20))
+    + " 1) · B @ A) @ x\n",
     "open sums in sums": LOW + "c ← " + "".join(f"Σ_{{i{k} ∈ range(r)}} " for k in range(12)) + "‖A_{i0,:}‖\n"
     "y ← (W + c · B @ A) @ x\n",
 }  # fmt: skip
@@ -84,7 +86,8 @@ FINDINGS: dict[str, tuple[str, str]] = {
               + "y ← (W + (" + " + ".join(f"c{i}" for i in range(40)) + ") · B @ A) @ x\n"),
     "claims": ("N402", LOW + END + "# params: 9^9^9^9\n# O(9^9^9^9) params\n# params: (m + n)^{500}\n"),
     "growth": ("", LOW + END + "# O(m^{m^{m}}) params\n"),
-    "relations": ("", HEAD.replace("})", "}) where " + ", ".join(f"n{i} = n{i + 1}·2" for i in range(30))) + "y ← W @ x\n"),
+    "relations": ("", HEAD.replace("})", "}) where " + ", ".join(f"n{i} = n{i + 1}·2" for i in range(30)))
+                  + "y ← W @ x\n"),
     "nothing": ("E207", "\n" * 10000),
     "no letters": ("E102", "\0" * 1000 + "\n"),
     "bars": ("E103", "y ← " + "‖" * 3000 + "\n"),
