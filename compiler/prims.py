@@ -127,6 +127,11 @@ def expand(t: Tensor, shape: Sequence[int]) -> Tensor:
     return t.expand(*lead, *shape)
 
 
+def transposed(t: Tensor) -> Tensor:
+    """tᵀ of each matrix; complex numbers stay as they are (torch.adjoint would conjugate them)."""
+    return t.mT
+
+
 def take_along(t: Tensor, index: Tensor, loop: int, axis: int) -> Tensor:
     """Along ``axis`` the entry index[s] in each step s of the axis ``loop``; ``axis`` goes."""
     shape = [1] * t.dim()
@@ -303,7 +308,7 @@ PRIMS: dict[str, Callable[..., Any]] = {
     "index_select": torch.index_select, "cat": cat, "interleave": interleave,
     "circulant_apply": circulant_apply, "sparse_apply": sparse_apply, "detach": torch.detach, "dropout": dropout,
     "per_token": per_token, "spread_entries": spread_entries, "full": full, "eye": eye,
-    "mT": torch.adjoint, "narrow": torch.narrow, "unsqueeze": torch.unsqueeze, "movedim": torch.movedim,
+    "mT": transposed, "narrow": torch.narrow, "unsqueeze": torch.unsqueeze, "movedim": torch.movedim,
     "select": torch.select, "expand": expand, "slice_step": slice_step, "take_along": take_along,
     "flatten": torch.flatten,
     "reshape_tail": reshape_tail,

@@ -287,7 +287,7 @@ KERNELS: Mapping[str, Made] = {
     "blkdiag_of in loops": lambda s: node(s, "blkdiag_of", (s.each("P", R, K), s.many("F", K, R)), (R + K, K + R)),
     "clamp in loops": lambda s: node(s, "clamp", (s.many("F", N), s.each("c"), s.num(2)), (N,)),
     "clamp by family": lambda s: node(s, "clamp", (s.A(), s.num(-1), s.many("c")), (M, N)),
-    "conj": lambda s: node(s, "Re", (s.t(node(s, "fft2", (s.A(),), (M, N), kind="complex")),), (N, M)),
+    "conj": lambda s: node(s, "Im", (s.t(node(s, "fft2", (s.A(),), (M, N), kind="complex")),), (N, M)),
 }
 """What has no entry in ``VALUES``: a plan takes the dense meaning itself."""
 

@@ -187,6 +187,9 @@ A ∈ ℝ^{k×k}: learned, init = normal(0.4)
 u, v ∈ ℝ^{r×k}: learned, init = normal(0.4)
 y ← W @ (x + flatten((Σ_{i ∈ range(r)} diag(u_i) @ A @ diag(v_i)) @ F))
 """,
+    "a spectrum, transposed": """M ∈ ℝ^{n×n}: learned, init = normal(0.4)
+y ← W @ (x + 0.2 · Im((fft2(M))ᵀ) @ x)
+""",
     "rows changed in a loop": """D ← zeros(m, n)
 s ∈ ℝ^m: learned, init = normal(0.4)
 for i in range(m):
