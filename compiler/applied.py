@@ -164,7 +164,7 @@ def _apply_kron(p: Planner, m: Node, v: Low) -> Low | None:
 
 def _circulant_apply(p: Planner, m: Node, v: Low, transposed: bool) -> Low | None:
     """circulant(c) v = irfft(rfft(c) ⊙ rfft(v))."""
-    if m.type.batch or v.type.batch:
+    if m.type.batch or v.type.batch or "complex" in (m.type.kind, v.type.kind):
         return None
     n = m.type.item[0]
     c = p.value(m.args[0])

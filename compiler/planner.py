@@ -294,7 +294,7 @@ class Planner:
         """Sums of squares of a matrix, from its parts where that is cheaper."""
         built = self.make("sumsq", (self.value(m), axis, m.type.rank), b.sumsq(self.g, m, axis).type,
                           self.value(m).lead)
-        if m.type.rank != 2 or m.type.batch or self.of_tokens(m):
+        if m.type.rank != 2 or m.type.batch or m.type.kind == "complex" or self.of_tokens(m):
             return built
         if axis == "col":
             expanded = self._row_norms(self.rules.t(m))

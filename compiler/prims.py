@@ -82,6 +82,8 @@ def _wide(t: Tensor) -> Tensor:
 def sumsq(a: Tensor, axis: str, rank: int) -> Tensor:
     """Sums of squares a row, a column or of all entries of an item."""
     dims = {"row": (-1,), "col": (-2,), "all": tuple(range(-rank, 0))}[axis]
+    if a.is_complex():
+        return (a.real.square() + a.imag.square()).sum(dims)
     return _wide(a).square().sum(dims).to(a.dtype)
 
 

@@ -190,6 +190,12 @@ y ← W @ (x + flatten((Σ_{i ∈ range(r)} diag(u_i) @ A @ diag(v_i)) @ F))
     "a spectrum, transposed": """M ∈ ℝ^{n×n}: learned, init = normal(0.4)
 y ← W @ (x + 0.2 · Im((fft2(M))ᵀ) @ x)
 """,
+    "norms of a spectrum": """M ∈ ℝ^{n×n}: learned, init = normal(0.4)
+y ← W @ (x + 0.1 · ‖fft2(M)‖_row)
+""",
+    "a circulant of a spectrum": """v ∈ ℝ^n: learned, init = normal(0.4)
+y ← W @ (x + 0.1 · Re(circulant(fft(v)) @ fft(x)))
+""",
     "rows changed in a loop": """D ← zeros(m, n)
 s ∈ ℝ^m: learned, init = normal(0.4)
 for i in range(m):
