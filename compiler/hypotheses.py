@@ -57,13 +57,20 @@ def comments(body: Sequence[s.Statement]) -> Iterator[tuple[str, Span]]:
             yield from comments(statement.body)
 
 
-def hypotheses(body: Sequence[s.Statement]) -> dict[str, Hypothesis]:
+def _within(source: Source, comment: str, line: Span, piece: re.Match[str]) -> Span:
+    """The place of a piece of the comment that stands in or behind a statement."""
+    at = source.text.find(comment, source.text.find("#", line.start))
+    return Span(at + piece.start(), at + piece.end()) if at >= 0 else line
+
+
+def hypotheses(body: Sequence[s.Statement], source: Source) -> dict[str, Hypothesis]:
     """Declarations in the comments of a program, by the key of their names; the first of a name counts."""
     found: dict[str, Hypothesis] = {}
-    for name, implied in _implied(body):
+    for name, implied in _implied(body, source):
         found.setdefault(key(name), implied)
-    for comment, span in comments(body):
+    for comment, line in comments(body):
         for piece in _PIECE.finditer(comment):
+            span = _within(source, comment, line, piece)
             roles = comment[comment.rfind(";", 0, piece.start()) + 1:].split(";")[0]  # those of its part of the comment
             frozen, shared = "frozen" in roles, "shared" in roles
             start = _INIT.search(roles)
@@ -78,7 +85,7 @@ def hypotheses(body: Sequence[s.Statement]) -> dict[str, Hypothesis]:
 _RANK = re.compile(r"\brank\s+([^\W\d_]+)\b")
 
 
-def _implied(body: Sequence[s.Statement]) -> Iterator[tuple[str, Hypothesis]]:
+def _implied(body: Sequence[s.Statement], source: Source) -> Iterator[tuple[str, Hypothesis]]:
     """What a claim on a result says of its operands: ``K ← skew(θ)  # K ∈ ℝ^{k×k}`` and ``ΔW ← B @ A  # ΔW ∈ ℝ^{m×n},
     rank r``."""
     for statement in body:
@@ -87,7 +94,8 @@ def _implied(body: Sequence[s.Statement]) -> Iterator[tuple[str, Hypothesis]]:
         piece = _PIECE.search(statement.comment[:_LONGEST])
         shape = re.search(r"\^\s*\{([^{}]*)\}", piece["space"]) if piece is not None else None
         dims = [d.strip() for d in re.split("[×x]", shape[1])] if shape is not None else []
-        span = statement.span
+        span = statement.span if piece is None else _within(source, statement.comment[:_LONGEST], statement.span, piece)
+        starts: tuple[str | None, ...] = (None,)
         match statement.value:
             case s.Chain(head=s.Name(text="skew"), trailers=(s.Args(args=(s.Name(text=name),)),)) if (
                 len(dims) >= 2 and dims[-1] == dims[-2]
@@ -99,10 +107,11 @@ def _implied(body: Sequence[s.Statement]) -> Iterator[tuple[str, Hypothesis]]:
             case s.Binary(op="@", left=s.Name(text=left), right=s.Name(text=right)) if len(dims) == 2:
                 rank = _RANK.search(statement.comment)
                 pieces = [(left, f"ℝ^{{{dims[0]}×{rank[1]}}}"), (right, f"ℝ^{{{rank[1]}×{dims[1]}}}")] if rank else []
+                starts = (None, "kaiming")  # one of the two at 0 is the identity, both would never move
             case _:
                 pieces = []
-        for name, space in pieces:
-            made = _declared(name, space, None, False, False, None, span)
+        for (name, space), start in zip(pieces, starts, strict=False):
+            made = _declared(name, space, None, False, False, start, span)
             if made is not None:
                 yield name, replace(made, implied=True)
 

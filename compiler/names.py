@@ -100,7 +100,7 @@ class _Resolver:
         self.program, self.source, self.prelude = program, source, prelude
         header = program.header
         site = "linear" if header is None else header.site
-        self.reader = Reader(source, site if site in SITES else "linear", hypotheses(program.body))
+        self.reader = Reader(source, site if site in SITES else "linear", hypotheses(program.body, source))
         self.reader.declared_at = {key(n.text): n.span for x in walk(tuple(program.body)) if isinstance(x, s.Declare)
                                    for n in x.names}
         self.report = self.reader.report
@@ -335,9 +335,12 @@ class _Resolver:
             taken = scope.find(found.name)
             if taken is None or taken.kind != "number" or key(found.name) in declared:
                 continue
+            uses = [x.span for a in walk(tuple(self.body)) if isinstance(a, s.Assign) for x in walk(a.value)
+                    if isinstance(x, s.Name) and key(x.text) == key(found.name)]  # fmt: skip
+            related = [Related(taken.span, "the dimension")] if taken.span != _NOWHERE else []
             self.report("E202", f"`{found.name}` is a dimension and a tensor", found.span,
                         suggestion=f"another name for the tensor, `{found.text.replace(found.name, 'mag', 1)}`",
-                        related=[Related(taken.span, "the dimension")] if taken.span != _NOWHERE else [])
+                        related=[*related, *(Related(span, "the tensor") for span in uses[:1])])
             self.shadow_value(found.name, self.reader.space(found.space, scope), found.role, None,
                               found.span, scope)
 
