@@ -113,7 +113,8 @@ class Graph:
         self._width: dict[int, int] = {}
 
     def node(self, op: str, args: tuple[Node, ...], attrs: tuple[Any, ...], type_: Type) -> Node:
-        key = (op, tuple(id(a) for a in args), attrs, type_)
+        fractions = tuple(k for k, a in enumerate(attrs) if isinstance(a, float))  # 1.0 == 1, but it is no index
+        key = (op, tuple(id(a) for a in args), attrs, fractions, type_)
         found = self._table.get(key)
         if found is None:
             found = self._table[key] = Node(op, args, attrs, type_, self.span, len(self._table))

@@ -196,6 +196,13 @@ y ← W @ (x + 0.1 · ‖fft2(M)‖_row)
     "a circulant of a spectrum": """v ∈ ℝ^n: learned, init = normal(0.4)
 y ← W @ (x + 0.1 · Re(circulant(fft(v)) @ fft(x)))
 """,
+    "a whole number with a point before an index": """t ∈ ℝ^n: learned, init = normal(0.4)
+z ← (0.5 + 0.5) · x
+for i in range(n//2):
+    q[2i] ← t_{i} · z[2i+1]
+    q[2i+1] ← z[2i]
+y ← W @ q
+""",
     "rows changed in a loop": """D ← zeros(m, n)
 s ∈ ℝ^m: learned, init = normal(0.4)
 for i in range(m):
@@ -206,7 +213,7 @@ y ← D @ x
 
 
 @pytest.mark.parametrize("what", FOUND)
-@pytest.mark.parametrize("sizes", [(2, 4, 3, 2), (3, 3, 2, 1)], ids=str)
+@pytest.mark.parametrize("sizes", [(2, 4, 3, 2), (4, 3, 2, 1)], ids=str)
 def test_found(what: str, sizes: tuple[int, int, int, int]) -> None:
     b, k, p, r = sizes
     agree(f"{HEAD}\n{FOUND[what]}", b * p, b * k, {"b": b, "r": r}, bias=k != 3)
