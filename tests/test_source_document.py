@@ -139,6 +139,18 @@ def test_the_same_blocks_as_they_were_meant(block: str) -> None:
     assert [d for d in padp.check(block) if d.code in silent] == []
 
 
+@pytest.mark.parametrize(("block", "code", "wanted"), [
+    (BLOCKS[4][0], "E202", ["n"]),  # where the tensor is used
+    (BLOCKS[2][0], "W304", ["u ∈ ℝ^q", "v ∈ ℝ^q"]),
+    (BLOCKS[7][0], "E404", ["m(m-1)/2 planar rotations"]),
+    (BLOCKS[8][0], "W301", ["Σ"]),
+])  # fmt: skip
+def test_two_places_where_two_are_in_conflict(block: str, code: str, wanted: list[str]) -> None:
+    (found,) = [d for d in padp.check(block) if d.code == code]
+    assert found.source is not None
+    assert [found.source.slice(r.span) for r in found.related] == wanted
+
+
 def test_declarations_are_suggested_from_shape_comments() -> None:
     said = suggestions(padp.check("""# A ∈ ℝ^{r×n}, B ∈ ℝ^{m×r}: frozen random, shared by all layers
 # λ ∈ ℝ^m: learned, init=1
