@@ -26,7 +26,7 @@ class Recipe:
 
 RECIPES = (
     Recipe("lora", 2e-3),
-    Recipe("oft", 5e-3),
+    Recipe("oft", 1e-3),
     Recipe("vera", 1e-2),
     Recipe("dora", 2e-3),
     Recipe("delora", 2e-3),
