@@ -36,12 +36,11 @@ class Run:
 
 def runs_table(runs: Sequence[Run], frozen_mrr: float, frozen_top10: float) -> Table:
     """One row a run, the best on top; the frozen encoder on its place among them."""
-    made = table("adapter", "settings", ">learning rate", ">trained scalars", ">attach", ">step", ">MRR", ">gain",
-                 ">in first 10")
+    made = table("adapter", "settings", ">rate", ">scalars", ">attach", ">step", ">MRR", ">gain", ">first 10")
     rows = [(run.mrr, [run.title, run.settings, f"{run.rate:g}", number(run.scalars), f"{run.attach_seconds:.1f} s",
                        f"{1000 * run.step_seconds:.0f} ms", f"{run.mrr:.3f}", f"{run.gain:+.3f} ± {run.error:.3f}",
                        f"{100 * run.top10:.0f} %"]) for run in runs]
-    frozen = ["(frozen encoder)", "", "", "0", "", "", f"{frozen_mrr:.3f}", "", f"{100 * frozen_top10:.0f} %"]
+    frozen = ["(frozen)", "", "", "0", "", "", f"{frozen_mrr:.3f}", "", f"{100 * frozen_top10:.0f} %"]
     for _, row in sorted([*rows, (frozen_mrr, frozen)], key=lambda each: -each[0]):
         made.add_row(*row, style="bold" if row is frozen else None)
     return made
@@ -66,9 +65,8 @@ def plot(runs: Sequence[Run], frozen_mrr: float, path: Path) -> None:
 
     for place, run, colour in zip(places, ranked, colours, strict=True):
         quality.errorbar(run.mrr, place, xerr=run.error, fmt="o", color=colour, markersize=6, capsize=3)
-    quality.axvline(frozen_mrr, color="#444444", linewidth=1, linestyle="--")
-    quality.annotate(f"frozen encoder {frozen_mrr:.3f}", (frozen_mrr, 1), xycoords=("data", "axes fraction"),
-                     xytext=(3, -3), textcoords="offset points", rotation=90, va="top", fontsize=8, color="#444444")
+    line = quality.axvline(frozen_mrr, color="#444444", linewidth=1, linestyle="--")
+    quality.legend([line], [f"frozen encoder: {frozen_mrr:.3f}"], loc="lower right", fontsize=8)
     quality.set_yticks(places, [run.title for run in ranked])
     quality.set_title("held-out search quality: mean of 1/rank\n(± standard error of the gain over frozen)",
                       fontsize=10)
