@@ -27,9 +27,10 @@ from padp.compiler.cases import Case, cases
 from padp.compiler.dims import lower, product, same, show, symbol, written_out
 from padp.compiler.ir import NOWHERE, Node, depends, walk
 from padp.compiler.linear import affine, base_product, matrix_of, uses_input
-from padp.compiler.properties import Facts, Starts
+from padp.compiler.properties import Facts
 from padp.compiler.rules import Simplifier, around_base
 from padp.compiler.sizes import symbolic, text
+from padp.compiler.starts import Starts
 from padp.compiler.state import Elaborated
 from padp.compiler.terms import Method, Number, Var
 from padp.dsl.source import Span

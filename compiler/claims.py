@@ -27,9 +27,11 @@ from padp.compiler.elaborate import dimension_names
 from padp.compiler.expressions import Reader, size_names
 from padp.compiler.ir import Node, Type, depends
 from padp.compiler.names import body_of
-from padp.compiler.properties import Facts, Starts
+from padp.compiler.properties import Facts
+from padp.compiler.ranks import reaches
 from padp.compiler.scope import Entry, Scope, key, split, walk
 from padp.compiler.sizes import symbolic
+from padp.compiler.starts import Starts
 from padp.compiler.state import Elaborated
 from padp.compiler.terms import Method, Number, SpaceTerm, Term, Var
 from padp.dsl import syntax as s
@@ -594,7 +596,7 @@ class _Values:
         known = self.facts.rank(node)
         if known is not None and _at_most(known, bound):
             return []
-        reached = self.facts.reaches(node)
+        reached = reaches(node)
         if reached is not None and self._larger_somewhere(reached, bound):
             return self.report("E403", f"{claim.name} has rank {show(reached)}, the comment says {show(bound)}", claim,
                                [f"derived − claimed = {show(_difference(reached, bound))}"], f"rank {show(reached)}")
@@ -625,7 +627,7 @@ class _Values:
         if holds is False:
             mirrored = ["its determinant is −1"] if what == "a rotation" and self.facts.orthogonal(node) else []
             return self.report("E403", f"{claim.name} is not {what}", claim,
-                               mirrored or self.facts.reasons(node, self.starts))
+                               mirrored or self.starts.reasons(node))
         return self.report("N401", f"no rule proves that {claim.name} is {what}", claim, (),
                            "padp check --numerics tests it")
 

@@ -14,10 +14,11 @@ import sympy as sp
 
 from padp.compiler.dims import product
 from padp.compiler.ir import Node
-from padp.compiler.properties import TRANSPARENT, Facts, cayley_pair, householder, plane_turn
+from padp.compiler.orthogonality import cayley_pair, householder, plane_turn
+from padp.compiler.questions import TRANSPARENT, Questions
 
 
-def sign(f: Facts, n: Node) -> int | None:
+def sign(f: Questions, n: Node) -> int | None:
     """The sign of the determinant of a value that is orthogonal."""
     match n.op:
         case "eye" | "special_orthogonal" | "expm":
@@ -45,7 +46,7 @@ def sign(f: Facts, n: Node) -> int | None:
             return None
 
 
-def _of_product(f: Facts, n: Node) -> int | None:
+def _of_product(f: Questions, n: Node) -> int | None:
     factors, at, total = list(n.args), 0, 1
     while at < len(factors):
         if at + 1 < len(factors) and cayley_pair(f, factors[at], factors[at + 1]):

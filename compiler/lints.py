@@ -24,8 +24,9 @@ from padp.compiler.dims import same, show
 from padp.compiler.formulas import formula
 from padp.compiler.ir import Node, walk
 from padp.compiler.names import OPTIONS
-from padp.compiler.properties import Facts, Starts
+from padp.compiler.properties import Facts
 from padp.compiler.scope import walk as walk_terms
+from padp.compiler.starts import Starts
 from padp.compiler.state import Elaborated
 from padp.compiler.stuck import stuck
 from padp.compiler.terms import Call, Let, Loop, Method, Step, Var, Write

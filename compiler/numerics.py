@@ -26,9 +26,9 @@ from padp.compiler.claims import Claim, open_properties
 from padp.compiler.dense import Value
 from padp.compiler.evaluation import Evaluation
 from padp.compiler.program import tree
-from padp.compiler.properties import Starts
 from padp.compiler.scope import key, split
 from padp.compiler.sizes import symbolic
+from padp.compiler.starts import Starts
 from padp.compiler.terms import Method
 from padp.compiler.trials import Made, Trial, trials
 from padp.dsl.diagnostics import Diagnostic, PadpError

@@ -15,8 +15,9 @@ from padp.compiler.adapter import Adapter
 from padp.compiler.agreement import Difference, difference, differences
 from padp.compiler.module import AdapterModule
 from padp.compiler.program import library
-from padp.compiler.properties import Facts, Starts, Verdict
+from padp.compiler.properties import Facts
 from padp.compiler.rules import Simplifier
+from padp.compiler.starts import Starts, Verdict
 from padp.compiler.trials import Trial, trials
 from padp.dsl.diagnostics import Diagnostic
 from tests.compiler.unseen import PROGRAMS
@@ -68,8 +69,9 @@ def added(program: str) -> list[Diagnostic]:
 @pytest.fixture
 def undecided(monkeypatch: pytest.MonkeyPatch) -> None:
     """No rule knows anything of a value: every claim is left to numbers, however strong the rules become."""
-    for question in ("holds", "rank", "reaches"):
+    for question in ("holds", "rank"):
         monkeypatch.setattr(Facts, question, lambda self, *of: None)  # pyright: ignore
+    monkeypatch.setattr("padp.compiler.claims.reaches", lambda node: None)  # pyright: ignore
     monkeypatch.setattr(Starts, "fails", lambda self, *of: False)  # pyright: ignore
 
 
