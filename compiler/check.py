@@ -11,7 +11,8 @@ from functools import lru_cache
 
 from padp.compiler.attention import attention_maps
 from padp.compiler.cases import Case, cases
-from padp.compiler.claims import check_claims, supposed
+from padp.compiler.claim_grammar import supposed
+from padp.compiler.claims import check_claims
 from padp.compiler.feasible import infeasible
 from padp.compiler.hypotheses import comments
 from padp.compiler.lints import flow_lints, function_lints, letter_lints, start_lints, value_lints

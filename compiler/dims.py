@@ -103,6 +103,12 @@ def same(a: Any, b: Any) -> bool:
     return _same_symbolic(sp.sympify(a), sp.sympify(b))
 
 
+def bare(value: Any) -> Any:
+    """A formula over symbols without assumptions that could keep like terms apart."""
+    value = sp.sympify(value)
+    return value.subs({x: sp.Symbol(str(x), integer=True, positive=True) for x in value.free_symbols})
+
+
 def known(values: Iterable[Any]) -> bool:
     """Whether every dimension is a number."""
     return all(isinstance(v, int) for v in values)

@@ -22,7 +22,8 @@ from torch import Tensor
 from padp.compiler.adapter import Adapter
 from padp.compiler.agreement import VALUES, difference, differences
 from padp.compiler.cases import cases
-from padp.compiler.claims import Claim, open_properties
+from padp.compiler.claim_grammar import Claim
+from padp.compiler.claims import open_properties
 from padp.compiler.dense import Value
 from padp.compiler.evaluation import Evaluation
 from padp.compiler.program import tree

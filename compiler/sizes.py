@@ -66,6 +66,17 @@ def symbolic(t: Term, env: Mapping[str, Any]) -> Any:
     return sp.Symbol(f"?{t.span.start}")
 
 
+def calculated(size: Term, env: Mapping[str, Any]) -> Any | None:
+    """The value of a size, or None where it holds something that is no number."""
+    try:
+        value = sp.sympify(symbolic(size, env))
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
+        return None
+    if any(str(x).startswith("?") for x in value.free_symbols) or value.has(sp.zoo, sp.nan):
+        return None
+    return value
+
+
 def text(t: Term | None) -> str:
     """A dimension term as it is written, for messages."""
     return "" if t is None else show(symbolic(t, {}))

@@ -71,7 +71,7 @@ def undecided(monkeypatch: pytest.MonkeyPatch) -> None:
     """No rule knows anything of a value: every claim is left to numbers, however strong the rules become."""
     for question in ("holds", "rank"):
         monkeypatch.setattr(Facts, question, lambda self, *of: None)  # pyright: ignore
-    monkeypatch.setattr("padp.compiler.claims.reaches", lambda node: None)  # pyright: ignore
+    monkeypatch.setattr("padp.compiler.claimed_values.reaches", lambda node: None)  # pyright: ignore
     monkeypatch.setattr(Starts, "fails", lambda self, *of: False)  # pyright: ignore
 
 
