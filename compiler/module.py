@@ -22,7 +22,8 @@ from padp.compiler import kernels
 from padp.compiler.compiled import Compiled
 from padp.compiler.emit import Leaf, Stage, printed, run
 from padp.compiler.freshness import Stamp, stamp
-from padp.compiler.ir import Node
+from padp.compiler.ir import Node, depends
+from padp.compiler.low import order
 from padp.compiler.plans import Plan, plan_of
 from padp.compiler.reference import Reference
 from padp.compiler.shared import SharedStore
@@ -84,16 +85,9 @@ class AdapterModule(nn.Module):
 
     def _fill(self, weight: Weights, bias: Tensor | None, dtype: torch.dtype, device: torch.device, seed: int,
               shared: SharedStore | None) -> None:
-        leaves: dict[Leaf, Tensor] = {}
         wide = torch.promote_types(dtype, torch.float32)
         like = torch.zeros((), dtype=wide, device=device)
-        given = dict(weight) if isinstance(weight, Mapping) else {} if weight is None else {"W": weight}
-        for name, tensor in given.items():
-            leaves[("bias" if name.startswith("b_") else "weight", name)] = tensor.detach().to(wide)
-        if bias is not None:
-            leaves[("bias", "bias")] = bias.detach().to(wide)
-        for knob, value in self.knobs.items():
-            leaves[("knob", knob)] = torch.tensor(value, dtype=wide, device=device)
+        leaves = self._given_leaves(weight, bias, like)
         waiting: list[tuple[str, Learned]] = []
         with torch.no_grad():
             for name, p in self.compiled.parameters.items():
@@ -101,11 +95,7 @@ class AdapterModule(nn.Module):
                     leaves["param", name] = self._start(name, p, wide, device, seed, shared)
                 else:
                     waiting.append((name, p))
-            try:
-                kept = self._attach(waiting, leaves, like)
-            except LinAlgError as error:
-                raise refuse("E511", f"{self.adapter.name}: what is computed from W when it is attached cannot be "
-                             f"computed ({error})", suggestion="look for nan or inf in the weight") from None
+            kept = self._attach(waiting, leaves, like)
         for name, p in self.compiled.parameters.items():
             self._register(name, p, leaves["param", name], dtype)
         for name, _ in waiting:
@@ -139,10 +129,70 @@ class AdapterModule(nn.Module):
         """Starts that are expressions, in order, then the kept values. A decomposition is made once."""
         planner = self.compiled.planner
         known: dict[int, Any] = {}
-        for name, p in waiting:
-            (value,) = run([planner.value(planner.rules(_node(p)))], leaves, like, known=known)
-            leaves["param", name] = _shaped(value, p)
-        return run(self.compiled.kept, leaves, like, known=known)
+        try:
+            for name, p in waiting:
+                (value,) = run([planner.value(planner.rules(_node(p)))], leaves, like, known=known)
+                leaves["param", name] = _shaped(value, p)
+            return run(self.compiled.kept, leaves, like, known=known)
+        except LinAlgError as error:
+            raise refuse("E511", f"{self.adapter.name}: what is computed from W when it is attached cannot be "
+                         f"computed ({error})", suggestion="look for nan or inf in the weight") from None
+
+    def _given_leaves(self, weight: Weights, bias: Tensor | None, like: Tensor) -> dict[Leaf, Tensor]:
+        """What an attachment reads beside the declared tensors: the base's weights and the knobs."""
+        leaves: dict[Leaf, Tensor] = {}
+        given = dict(weight) if isinstance(weight, Mapping) else {} if weight is None else {"W": weight}
+        for name, tensor in given.items():
+            leaves[("bias" if name.startswith("b_") else "weight", name)] = tensor.detach().to(like)
+        if bias is not None:
+            leaves[("bias", "bias")] = bias.detach().to(like)
+        for knob, value in self.knobs.items():
+            leaves[("knob", knob)] = torch.tensor(value, dtype=like.dtype, device=like.device)
+        return leaves
+
+    @property
+    def from_base(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The attributes that were computed from the base's weights: those that are learned since, and the rest."""
+        learned: list[str] = []
+        rest: list[str] = []
+        read: set[Any] = set()
+        for name, p in self.compiled.parameters.items():
+            if p.start.node is not None and depends(
+                    p.start.node, lambda n: n.op in ("weight", "bias") or (n.op == "param" and n.attrs[0] in read)):
+                read.add(name)
+                (learned if p.declaration.role == "learned" else rest).append(self.names[name])
+        for k, low in enumerate(self.compiled.kept):
+            if any(x.prim in ("weight", "bias") or (x.prim == "param" and x.args[0] in read) for x in order(low)):
+                rest.append(f"kept_{k}")
+        return tuple(learned), tuple(rest)
+
+    def compute_anew(self, weight: Weights, bias: Tensor | None) -> None:
+        """What was computed from the base's weights, from these instead. Learned tensors stay as they are.
+
+        E511 when it cannot be computed or is not finite.
+        """
+        first = next(iter(weight.values())) if isinstance(weight, Mapping) else weight
+        device = first.device if first is not None and self.like.is_meta else self.like.device
+        like = torch.zeros((), dtype=torch.promote_types(self.like.dtype, torch.float32), device=device)
+        _, rest = self.from_base
+        waiting: list[tuple[str, Learned]] = []
+        with torch.no_grad():
+            leaves = self._given_leaves(weight, bias, like)
+            for name, p in self.compiled.parameters.items():
+                attribute = self.names[name]
+                if attribute in rest:
+                    waiting.append((name, p))
+                else:
+                    leaves["param", name] = cast(Tensor, getattr(self, attribute)).detach().to(like)
+            kept = self._attach(waiting, leaves, like)
+            made = {f"kept_{k}": tensor for k, tensor in enumerate(kept)}
+            made.update({self.names[name]: leaves["param", name] for name, _ in waiting})
+            for attribute in rest:
+                old = cast(Tensor, getattr(self, attribute))
+                new = made[attribute].detach().to(device, old.dtype).contiguous().clone()
+                self._refuse_infinite(new, "what is computed from other weights of the base")
+                self._buffers[attribute] = new
+        self._cache = None
 
     def _register(self, name: str, p: Learned, value: Tensor, dtype: torch.dtype) -> None:
         attribute = self.names[name]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from padp.compiler.following import follow, replace_on
 from padp.dsl.diagnostics import refuse
 
 if TYPE_CHECKING:
@@ -87,9 +88,13 @@ class StandIn(nn.Module):
     def __setattr__(self, name: str, value: Any) -> None:
         """``layer.weight = parameter`` (as weight tying does it) goes to the base."""
         if name in ("weight", "bias"):
-            setattr(self.base, name, value)
+            self.put_on_base(name, value)
         else:
             super().__setattr__(name, value)
+
+    def put_on_base(self, name: str, value: Any) -> None:
+        """Another weight or bias for the base."""
+        setattr(self.base, name, value)
 
     def __getattr__(self, name: str) -> Any:
         """What the base has and we have not: ``in_features`` of a Linear, ``nf`` of a Conv1D, and so on."""
@@ -118,6 +123,12 @@ class Site(nn.Module):
         self.active: tuple[str, ...] = ()
         self.enabled = True
         self._learned: dict[str, tuple[str, ...]] = {}
+        self.brought: frozenset[str] = frozenset()
+        self.waiting: tuple[str, ...] = ()
+
+    def given(self) -> tuple[Tensor | dict[str, Tensor] | None, Tensor | None]:
+        """The weights of the base and its bias, as the compiler takes them."""
+        return None, None
 
     def module(self, name: str) -> AdapterModule:
         """The adapter of that name at this site."""
@@ -273,6 +284,18 @@ class LinearSite(Site, StandIn):
         self.base = base
         self.training = base.training
         self._kept: Kept | None = None
+        follow(self, self, "", {base: self})
+
+    @property
+    def followers(self) -> Site:
+        """Whose adapters follow the base's weights."""
+        return self
+
+    def given(self) -> tuple[Tensor | dict[str, Tensor] | None, Tensor | None]:
+        return weight_of(self.base), bias_of(self.base)
+
+    def put_on_base(self, name: str, value: Any) -> None:
+        replace_on(self, self.base, name, value)
 
     def forward(self, x: Tensor) -> Tensor:
         if self._kept is not None:

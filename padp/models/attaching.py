@@ -52,6 +52,9 @@ def attach(model: Model, adapter: Adapter, targets: str | Sequence[str] = ALL, *
     that is half precision, or ``dtype``. ``dropout`` acts on the adapter's path in training. ``modules_to_save``:
     modules that are trained whole, as copies. The adapter joins the active ones unless ``active`` is false.
 
+    Attach after the base's weights are loaded. Others that are loaded later (``load_state_dict``) are followed by what
+    was computed from W, or refused (E511) where a learned tensor started from W; a write into W is not seen.
+
     Raises ``PadpError`` and leaves the model as it was: E502 a module that such an adapter cannot take, E503 patterns
     that match nothing, E506 a shared tensor that is too small, E507 and E501 hyperparameters, E508 adapters that do not
     combine, E511 what is refused for other reasons.

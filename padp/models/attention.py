@@ -10,11 +10,12 @@ applies the map after (Q, K, V) or before (O) the base's own forward.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 
+from padp.compiler.following import follow, replace_on, unfollow
 from padp.compiler.site import HeadMap, Kept, Site, StandIn, merge_into, unmerge_from
 from padp.dsl.diagnostics import refuse
 from padp.models.heads import Attention
@@ -44,6 +45,9 @@ class AttentionSite(Site):
             raise refuse("E508", f"{self.label}: {' and '.join(modules)} cannot both map the heads of one attention",
                          suggestion=f'padp.activate(model, "{next(iter(modules))}")')
 
+    def given(self) -> tuple[Tensor | dict[str, Tensor] | None, Tensor | None]:
+        return self.attention.tensors(), None
+
     def maps(self) -> Mapping[str, HeadMap]:
         """The active adapter's maps by role; none for a role that it leaves to the base."""
         return self.only().head_maps(self.attention.tensors()) if self.active and self.enabled else {}
@@ -52,18 +56,24 @@ class AttentionSite(Site):
         """Become a child of the attention and stand in for its projections."""
         attention = self.attention
         attention.module.add_module(CHILD, self)
+        bases: dict[nn.Module, HeadProjection] = {}
         for role in ROLES:
             parent, name = attention.owners[role]
-            path = f"{self.path}, {role.upper()}"
-            setattr(parent, name, HeadProjection(attention.projection(role), role, self, path))
+            path, base = f"{self.path}, {role.upper()}", attention.projection(role)
+            bases[base] = HeadProjection(base, role, self, path)
+            setattr(parent, name, bases[base])
+        inner = next(name for name, module in attention.around.named_modules() if module is self)
+        follow(attention.around, self, f"{inner}.", bases)
 
     def take_off(self, model: nn.Module) -> None:
         """Put the projections back and leave the attention as it was."""
+        unfollow(self.attention.around, self)
         for parent in model.modules():
             children = inside(parent, "_modules")
             for name, child in list(children.items()):
                 if isinstance(child, HeadProjection) and child.site is self:
                     children[name] = child.base
+                    unfollow(child.base, child)
                 elif child is self:
                     del children[name]
 
@@ -81,6 +91,14 @@ class HeadProjection(StandIn):
         self._kept: Kept | None = None
 
     site: AttentionSite
+
+    @property
+    def followers(self) -> Site:
+        """Whose adapters follow the base's weights."""
+        return self.site
+
+    def put_on_base(self, name: str, value: Any) -> None:
+        replace_on(self, self.base, name, value)
 
     def forward(self, x: Tensor) -> Tensor:
         if self._kept is not None:

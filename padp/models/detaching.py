@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from torch import nn
 
+from padp.compiler.following import unfollow
 from padp.compiler.site import LinearSite
 from padp.dsl.diagnostics import refuse
 from padp.models.attention import AttentionSite
@@ -61,6 +62,7 @@ def _remove(model: nn.Module, name: str) -> None:
         match site:
             case LinearSite():
                 back.append((site, site.base))
+                unfollow(site.base, site)
             case HiddenSite():
                 site.take_off(every[path])
             case AttentionSite():

@@ -47,6 +47,7 @@ class Attention:
     size: int
     width: int
     between: str | None
+    around: nn.Module  # the module that all projections are in: the attention, or its parent
 
     def projection(self, role: str) -> nn.Module:
         """The linear layer of a role: q, k, v or o."""
@@ -154,7 +155,9 @@ def read_attention(path: str, module: nn.Module, ancestors: tuple[nn.Module, ...
     if q % size or k % size or o != q or k != v or (q // size) % (k // size) or (heads or q // size) != q // size:
         raise refuse("E502", f"{path}: its projections ({q}, {k}, {v} outputs, {o} into O) are not whole heads of size "
                      f"{size}" + (f", {heads} of them" if heads is not None else ""))
-    return Attention(path, module, owners, q // size, k // size, size, width, between(module, ancestors))
+    beside = parent is not None and any(owner not in set(module.modules()) for owner, _ in owners.values())
+    around = parent if beside and parent is not None else module
+    return Attention(path, module, owners, q // size, k // size, size, width, between(module, ancestors), around)
 
 
 def between(module: nn.Module, ancestors: tuple[nn.Module, ...]) -> str | None:
