@@ -15,7 +15,8 @@ from padp.compiler.claim_grammar import supposed
 from padp.compiler.claims import check_claims
 from padp.compiler.feasible import infeasible
 from padp.compiler.hypotheses import comments
-from padp.compiler.lints import flow_lints, function_lints, letter_lints, start_lints, value_lints
+from padp.compiler.lints import letter_lints, start_lints, value_lints
+from padp.compiler.name_lints import flow_lints, function_lints
 from padp.compiler.names import body_of, list_variants, resolve_leniently
 from padp.compiler.program import tree
 from padp.compiler.rules import Simplifier
