@@ -166,7 +166,7 @@ class Simplifier:
         if any(b.is_zero(f) for f in flat):
             return b.zeros(self.g, result.type)
         flat = self._neighbours(flat)
-        for rule in (self._whole_svd, self._push_diag, self._cut):
+        for rule in (self._whole_svd, self._push_diag, self._cut, self._zero_parts):
             found = rule(flat)
             if found is not None:
                 node = self.prod(tuple(found))
@@ -317,6 +317,21 @@ class Simplifier:
                 terms = [self.prod((p, self.diag(e), q)) for p, e, q in zip(
                     self._cuts(x, 1, sizes), d.args[0].args, self._cuts(y, 2, sizes), strict=True)]
                 return [*flat[:k - 1], self.add(terms, b.prod(self.g, x, d, y).type), *flat[k + 2:]]
+        return None
+
+    def _zero_parts(self, flat: list[Node]) -> list[Node] | None:
+        """[A, 0] Y = A Y_{:k};  X [B; 0] = X_{:,:k} B;  [B; 0] Y = [B Y; 0]: nothing is multiplied by zeros."""
+        for k in range(len(flat) - 1):
+            x, y = flat[k], flat[k + 1]
+            for padded, axis in ((x, 1), (y, 2)):
+                if padded.type.rank == 2 and _has_zeros(padded, axis):
+                    sizes = [p.type.item[2 - axis] for p in padded.args]
+                    terms = [self.prod((p, q)) for p, q in zip(
+                        self._cuts(x, 1, sizes), self._cuts(y, y.type.rank, sizes), strict=True)]
+                    return [*flat[:k], self.add(terms, b.prod(self.g, x, y).type), *flat[k + 2:]]
+        if len(flat) > 1 and _has_zeros(flat[0], 2):
+            rest = b.prod(self.g, *flat).type
+            return [b.cat(self.g, [self.prod((p, *flat[1:])) for p in flat[0].args], rest.rank)]
         return None
 
     def _cuts(self, node: Node, axis: int, sizes: Sequence[Any]) -> list[Node]:
@@ -484,6 +499,11 @@ def _decomposed(node: Node) -> bool:
     return node.op == "out"
 
 
+def _has_zeros(node: Node, axis: int) -> bool:
+    """Whether some of the blocks that stand along an axis are zero."""
+    return node.op == "cat" and node.attrs[0] == axis and any(b.is_zero(p) for p in node.args)
+
+
 def _svd_part(node: Node, output: int) -> tuple[Node, Any, Any] | None:
     """(svd, start, stop) when node is output ``output`` of an svd, or a slice of it along the triples."""
     axis = -2 if output == 2 else -1
@@ -600,7 +620,31 @@ def _cat(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
         if all(same(p.attrs[1], e) for p, e in zip(args, ends, strict=False)) and b.fits(whole.type.item,
                                                                                        node.type.item):
             return whole
-    return b.cat(s.g, args, axis)
+    return _around_rows(s, args, axis, node.type) or b.cat(s.g, args, axis)
+
+
+def _around_rows(s: Simplifier, parts: tuple[Node, ...], axis: int, type_: Type) -> Node | None:
+    """[A_{:k} + B; A_{k:}] = A + [B; 0] for a matrix A: what is written into rows or columns of W is added to W.
+
+    Not for what comes out of a decomposition, whose pieces have rules of their own.
+    """
+    if len(type_.item) != 2:
+        return None
+    for piece in parts[0].args if parts[0].op == "add" else parts[:1]:
+        if piece.op != "slice" or _decomposed(piece) or piece.args[0].type != type_:
+            continue
+        whole, at, rests = piece.args[0], 0, list[Node]()
+        for part in parts:
+            end = lower(at + part.type.item[2 - axis])
+            own = s.slice(whole, -axis, at, end, 1)
+            terms = list(part.args) if part.op == "add" else [part]
+            if not any(term is own for term in terms):
+                break
+            rests.append(s.add([term for term in terms if term is not own], part.type))
+            at = end
+        else:
+            return s.add([whole, b.cat(s.g, rests, axis)], type_)
+    return None
 
 
 def _take(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:

@@ -215,6 +215,17 @@ CASES: dict[str, list[Case]] = {
         stays(lambda s: s.prod(s.S(), s.above(s.tensor("E", 1, R), s.tensor("F", K, R)))),
         stays(lambda s: s.prod(s.S(), s.diag(s.beside(s.u(1), s.u(K))), s.S("T"))),
     ],
+    "_zero_parts": [
+        fires(lambda s: s.prod(s.above(s.tensor("B", 2, N), s.zero(M - 2, N)), s.S(), s.v()),
+              lambda s: s.beside(s.prod(s.tensor("B", 2, N), s.S(), s.v()), s.zero(M - 2))),
+        fires(lambda s: s.prod(s.above(s.tensor("B", 2, N), s.zero(M - 2, N)), s.S()),
+              lambda s: s.above(s.prod(s.tensor("B", 2, N), s.S()), s.zero(M - 2, N))),
+        fires(lambda s: s.prod(s.beside(s.zero(M, 1), s.tensor("E", M, 2), s.zero(M, 1)), s.v()),
+              lambda s: s.prod(s.tensor("E", M, 2), s.cut(s.v(), -1, 1, 3))),
+        fires(lambda s: s.prod(s.W, s.above(s.zero(1, N), s.tensor("F", N - 1, N)), s.v()),
+              lambda s: s.prod(s.cut(s.W, -1, 1, N), s.tensor("F", N - 1, N), s.v())),
+        stays(lambda s: s.prod(s.above(s.tensor("B", 2, N), s.tensor("D", M - 2, N)), s.v())),
+    ],
     "slice": [
         fires(lambda s: s.cut(s.above(s.tensor("P", 1, N), s.tensor("Q", K, N)), -2, 0, 1),
               lambda s: s.tensor("P", 1, N)),
@@ -360,6 +371,19 @@ CASES: dict[str, list[Case]] = {
         stays(lambda s: s.above(s.cut(s.A(), -2, 0, 2), s.cut(s.A(), -2, 3, M))),
         stays(lambda s: s.above(s.cut(s.A(), -2, 0, 2), s.cut(s.C(), -2, 2, M))),
     ],
+    "_around_rows": [
+        fires(lambda s: s.above(s.add(s.cut(s.W, -2, 0, 2), s.tensor("B", 2, N)), s.cut(s.W, -2, 2, M)),
+              lambda s: s.add(s.W, s.above(s.tensor("B", 2, N), s.zero(M - 2, N)))),
+        fires(lambda s: s.above(s.cut(s.W, -2, 0, 1), s.add(s.tensor("B", 2, N), s.cut(s.W, -2, 1, 3)),
+                                s.cut(s.W, -2, 3, M)),
+              lambda s: s.add(s.W, s.above(s.zero(1, N), s.tensor("B", 2, N), s.zero(M - 3, N)))),
+        fires(lambda s: s.beside(s.cut(s.W, -1, 0, 1), s.add(s.cut(s.W, -1, 1, N), s.tensor("E", M, N - 1))),
+              lambda s: s.add(s.W, s.beside(s.zero(M, 1), s.tensor("E", M, N - 1)))),
+        stays(lambda s: s.above(s.add(s.cut(s.W, -2, 2, 4), s.tensor("B", 2, N)), s.cut(s.W, -2, 2, M))),
+        stays(lambda s: s.above(s.add(s.cut(s.W, -2, 0, 2), s.tensor("B", 2, N)), s.cut(s.A(), -2, 2, M))),
+        stays(lambda s: s.above(s.tensor("B", 2, N), s.cut(s.W, -2, 2, M))),
+        stays(lambda s: s.above(s.add(s.cut(s.svd()[2], -2, 0, 2), s.tensor("B", 2, N)), s.cut(s.svd()[2], -2, 2, N))),
+    ],
     "_take": [
         fires(lambda s: b.take(s.g, s.ones(M, N), s.num(1), 2), lambda s: s.ones(N)),
         stays(lambda s: b.take(s.g, s.A(), s.num(1), 2)),
@@ -422,7 +446,7 @@ CASES: dict[str, list[Case]] = {
 
 PLUMBING = {
     "__init__", "__call__", "make", "simplify", "_spread", "_middle", "_scaled", "_neighbours", "_opposite", "_cuts",
-    "_decomposed", "_svd_part", "_whole", "_detach",
+    "_decomposed", "_has_zeros", "_svd_part", "_whole", "_detach",
 }
 """What rewrites nothing by itself: traversal, taking apart, putting together."""
 
