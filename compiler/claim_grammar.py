@@ -18,10 +18,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from padp.compiler.expressions import Reader, size_names
+from padp.compiler.expressions import Reader
 from padp.compiler.ir import Node
 from padp.compiler.remarks import Remark, pieces, remarks
 from padp.compiler.scope import Entry, Scope, key, split, walk
+from padp.compiler.spaces import read_space, size_names
 from padp.compiler.terms import Method, SpaceTerm, Term
 from padp.dsl import syntax as s
 from padp.dsl.diagnostics import Diagnostic, PadpError
@@ -147,7 +148,7 @@ class Grammar:
         reader, scope = Reader(self.source, "linear", {}), self._numbers((*space.dims, *space.family))
         known = {n.text for n in size_names((*space.dims, *space.family)) if scope.find(n.text) is not None}
         unknown = sorted({n.text for n in size_names((*space.dims, *space.family))} - known)
-        term = reader.space(space, scope)
+        term = read_space(reader, space, scope)
         if unknown or reader.findings:
             self._doubt(piece, span, f"{', '.join(f'`{n}`' for n in unknown)} is no dimension here" if unknown else
                         "its dimensions cannot be read")

@@ -17,9 +17,12 @@ from typing import Literal
 
 from padp.compiler import terms as t
 from padp.compiler.calls import AFTER_BACKWARD_ONLY, RANDOM, signature
-from padp.compiler.expressions import Place, Reader, parameter_entry, size_names
+from padp.compiler.expressions import Reader
 from padp.compiler.hypotheses import hypotheses
+from padp.compiler.ranges import axes_of, range_of
+from padp.compiler.reading import Place
 from padp.compiler.scope import Entry, Scope, key, nearest, nowhere, plain, split, walk
+from padp.compiler.spaces import parameter_entry, read_initial, read_space, size_names
 from padp.dsl import syntax as s
 from padp.dsl.diagnostics import Diagnostic, PadpError, Related
 from padp.dsl.parse import parse
@@ -278,7 +281,7 @@ class _Resolver:
                 self.report("E202", f"`{binding.name}` is a dimension and a tensor", binding.span,
                             related=[Related(found.span, "a number here")], suggestion="another letter for one of them")
             else:
-                made[binding.name] = t.Bound(binding.name, self.reader.space(binding.space, scope), binding.span)
+                made[binding.name] = t.Bound(binding.name, read_space(self.reader, binding.space, scope), binding.span)
 
         def derive(name: str, source: str, dims: slice, keep_family: bool = True) -> None:
             whole = made.get(source)
@@ -341,7 +344,7 @@ class _Resolver:
             self.report("E202", f"`{found.name}` is a dimension and a tensor", found.span,
                         suggestion=f"another name for the tensor, `{found.text.replace(found.name, 'mag', 1)}`",
                         related=[*related, *(Related(span, "the tensor") for span in uses[:1])])
-            self.shadow_value(found.name, self.reader.space(found.space, scope), found.role, None,
+            self.shadow_value(found.name, read_space(self.reader, found.space, scope), found.role, None,
                               found.span, scope)
 
     def shadow_value(self, name: str, space: t.SpaceTerm, role: Literal["learned", "frozen"],
@@ -516,9 +519,10 @@ class _Resolver:
             self.report("E204", "a declared tensor is either learned or frozen", d.span,
                         suggestion=f"{d.names[0].text} ∈ …: learned, init = 0")
         frozen = "frozen" in roles and "learned" not in roles
-        space = self.reader.space(d.space, scope)
-        init = self.reader.initial(roles["init"].value, scope) if "init" in roles and roles["init"].value else None
-        seed = self.reader.expr(roles["seed"].value, scope, "size") if "seed" in roles and roles["seed"].value else None
+        space = read_space(self.reader, d.space, scope)
+        start, number = (roles[r].value if r in roles else None for r in ("init", "seed"))
+        init = None if start is None else read_initial(self.reader, start, scope)
+        seed = None if number is None else self.reader.expr(number, scope, "size")
         if frozen and init is None:
             self.report("E204", "a frozen tensor needs to be told its values", d.span,
                         suggestion="frozen, init = kaiming, seed = 0; what is computed from W is written `A ← …`")
@@ -728,13 +732,13 @@ class _Resolver:
             self.report("E201", f"`{text} ← {role}` is no declaration", span, once=key(name),
                         suggestion=f"before the loop: {name} ∈ {shape}: {role}, init = kaiming")
             return
-        space = self.reader.space(found.space, scope)
+        space = read_space(self.reader, found.space, scope)
         shape = self.source_of(found.text)
         shape = f"({shape})^{length}" if length else shape
         self.report("E201", f"`{text} ← {role}` is no declaration", span, once=key(name),
                     related=[Related(found.span, "its shape is in this comment")],
                     suggestion=f"{'before the loop: ' if loops else ''}{name} ∈ {shape}: {role}, init = kaiming")
-        init = None if found.init is None else self.reader.initial(found.init, scope)
+        init = None if found.init is None else read_initial(self.reader, found.init, scope)
         parameter = t.Parameter(name, replace(space, family=(*family, *space.family)),
                                 "frozen" if role == "frozen" else "learned", False, init, None, span)
         self.reader.assumed.setdefault(name, (parameter, None, span))
@@ -781,7 +785,7 @@ class _Resolver:
         """The symbolic axes of what is bound: known for copies and for the parts of an svd or a qr."""
         match value:
             case t.Call(function="svd" | "qr" as function, args=(matrix,), kwargs=kwargs):
-                family, item = self.reader.axes(matrix, scope)
+                family, item = axes_of(matrix, scope)
                 if item is None or len(item) != 2:
                     return [(family, None)] * count
                 p, q = item
@@ -789,7 +793,7 @@ class _Resolver:
                 made = [(p, rank), (rank,), (rank, q)] if function == "svd" else [(p, rank), (rank, q)]
                 return [(family, made[k] if k < len(made) else None) for k in range(count)]
             case _:
-                return [self.reader.axes(value, scope)] * count
+                return [axes_of(value, scope)] * count
 
     def write(self, name: str, items: Sequence[s.Expr], a: s.Assign, scope: Scope, out: list[t.Step],
               place: Place) -> None:
@@ -806,7 +810,7 @@ class _Resolver:
         inner = scope.inner()
         ranges: list[tuple[str, t.Term]] = []
         for index in free:
-            size = self.reader.range_of(index, a.value, inner, place, span)
+            size = range_of(self.reader, index, a.value, inner, place, span)
             size = size if size is not None else t.Var(f"|{index}|", span)
             inner.bind(Entry(index, "index", span, size=size))
             ranges.append((index, size))
