@@ -17,11 +17,12 @@ import sympy as sp
 
 from padp.compiler.counting import Counted, counted
 from padp.compiler.dims import show
-from padp.compiler.names import list_variants, resolve
+from padp.compiler.names import resolve
 from padp.compiler.program import load, tree
 from padp.compiler.requirements import unmet
 from padp.compiler.sizes import solve
 from padp.compiler.terms import Method, Negate, Number, Term, Text
+from padp.compiler.variants import list_variants
 from padp.dsl.diagnostics import PadpError, refuse
 from padp.dsl.source import Source
 from padp.dsl.spellings import ascii_name, glyph_name

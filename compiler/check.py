@@ -17,11 +17,12 @@ from padp.compiler.feasible import infeasible
 from padp.compiler.hypotheses import comments
 from padp.compiler.lints import letter_lints, start_lints, value_lints
 from padp.compiler.name_lints import flow_lints, function_lints
-from padp.compiler.names import body_of, list_variants, resolve_leniently
+from padp.compiler.names import resolve_leniently
 from padp.compiler.program import tree
 from padp.compiler.rules import Simplifier
 from padp.compiler.state import Elaborated, NeedCases
 from padp.compiler.terms import Method
+from padp.compiler.variants import body_of, list_variants
 from padp.dsl import syntax
 from padp.dsl.diagnostics import Diagnostic, PadpError
 from padp.dsl.source import Source, Span

@@ -14,10 +14,10 @@ from padp.compiler.claim_grammar import Claim, Grammar
 from padp.compiler.claimed_counts import Counts
 from padp.compiler.claimed_values import Values
 from padp.compiler.ir import Node
-from padp.compiler.names import body_of
 from padp.compiler.remarks import Remark, place_of, remarks
 from padp.compiler.state import Elaborated
 from padp.compiler.terms import Method
+from padp.compiler.variants import body_of
 from padp.dsl import syntax as s
 from padp.dsl.diagnostics import Diagnostic
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from padp.compiler.calls import builtin_names
-from padp.compiler.names import OPTIONS
+from padp.compiler.header import OPTIONS
 from padp.compiler.scope import nearest
 from padp.compiler.scope import walk as walk_terms
 from padp.compiler.terms import Call, Let, Loop, Method, Step, Var, Write

@@ -14,7 +14,8 @@ from torch import nn
 import padp
 from padp.cli import main
 from padp.compiler.calls import INITIALISERS, LANGUAGE
-from padp.compiler.names import ROLES, SITES
+from padp.compiler.declarations import ROLES
+from padp.compiler.header import SITES
 from padp.compiler.program import library
 from padp.dsl.parse import parse
 from padp.dsl.source import Source

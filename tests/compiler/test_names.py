@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from padp.compiler import terms as t
-from padp.compiler.names import list_variants, resolve, resolve_leniently
+from padp.compiler.names import resolve, resolve_leniently
 from padp.compiler.scope import key, split, walk
+from padp.compiler.variants import list_variants
 from padp.dsl.diagnostics import Diagnostic, PadpError
 from padp.dsl.parse import parse
 from padp.dsl.source import Source
