@@ -10,16 +10,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from padp.compiler import build as b
-from padp.compiler.chains import Plane, RankOne, plane_rotation, rank_one_update
+from padp.compiler.chains import RankOne, plane_rotation, rank_one_update
 from padp.compiler.dims import product
 from padp.compiler.ir import Axis, Node, Type
 from padp.compiler.low import Low
 from padp.compiler.planner import Application, Planner, applies_weight, batch_of
+from padp.compiler.rotating import rotations
+from padp.compiler.taking import taken
 from padp.compiler.values import joined, sum_axis
 
-MAX_ROUNDS = 256
-"""Rounds of rotations that a plan may have."""
-
+JOINED = 32
+"""Blocks smaller than this are joined: products of tiny matrices run far below a machine's speed."""
 
 
 def _apply_weight(p: Planner, m: Node, v: Low) -> Low | None:
@@ -63,7 +64,8 @@ def _apply_add(p: Planner, m: Node, v: Low) -> Low | None:
     assert total is not None
     if any(applies_weight(t) for t in m.args):
         return total
-    return p.cheapest([total, p.apply_dense(m, v)])
+    return p.either("a sum of matrices on vectors", [("each term on the vectors", total),
+                                                     ("the sum built, then applied", p.apply_dense(m, v))], v)
 
 
 def _apply_prod(p: Planner, m: Node, v: Low) -> Low | None:
@@ -81,14 +83,52 @@ def _apply_blkdiag(p: Planner, m: Node, v: Low) -> Low | None:
     if v.type.family or f.type.loops or v.type.loops:
         return None
     q = f.type.item[1]
-    pieces = p.make("reshape_tail", (v, 1, (*f.type.family, q)), Type((q,), f.type.family), v.lead, flops=0.0)
+    pieces = p.make("reshape_tail", (v, 1, (*f.type.family, q)), Type((q,), f.type.family), v.lead)
     out = p.apply(f, pieces)
     size = product(f.type.family) * f.type.item[0]
-    return p.make("reshape_tail", (out, len(f.type.family) + 1, (size,)), Type((size,)), out.lead, flops=0.0)
+    flat = p.make("reshape_tail", (out, len(f.type.family) + 1, (size,)), Type((size,)), out.lead)
+    wide = _joined_blocks(p, f, v)
+    return flat if wide is None else p.either("many small blocks on vectors", [
+        ("block by block", flat), (f"blocks joined to about {JOINED}×{JOINED} first", wide)], v)
+
+
+def _joined_blocks(p: Planner, f: Node, v: Low) -> Low | None:
+    """Neighbouring small blocks as one: blkdiag of blkdiags."""
+    k, q = f.type.item
+    count = int(f.type.family[0]) if len(f.type.family) == 1 else 0
+    together = max((g for g in range(2, max(2, JOINED // int(max(k, q))) + 1) if count % g == 0), default=1) if count else 1
+    if together == 1 or max(k, q) * together > JOINED:
+        return None
+    blocks = p.value(f)
+    if blocks.lead:
+        return None
+    split = p.make("reshape_tail", (blocks, 3, (count // together, together, k, q)), Type((k, q), (count // together, together)))
+    wide = p.make("k:blkdiag", (split, 1), Type((k * together, q * together), (count // together,)))
+    pieces = p.make("reshape_tail", (v, 1, (count // together, q * together)), Type((q * together,), (count // together,)), v.lead)
+    out = p.times_vectors(wide, pieces)
+    return p.make("reshape_tail", (out, 2, (count * k,)), Type((count * k,)), out.lead)
+
+
+def _spectral(p: Planner, m: Node, v: Low, transposed: bool) -> Low | None:
+    """Re(iFFT₂(S)) v = Re(iFFT(S iFFT(v))) for a sparse S: transforms of vectors, S never spread out."""
+    inner = m.args[0]
+    if inner.op != "ifft2" or inner.args[0].op != "scatter" or m.type.batch or v.type.batch or p.of_tokens(m):
+        return None
+    c, places = inner.args[0].args
+    rows, cols = (int(d) for d in m.type.item)
+    made = p.make("spectral_apply", (p.value(c), p.value(places), v, rows, cols, transposed),
+                  Type((cols if transposed else rows,)), v.lead)
+    dense = p.rules.t(m) if transposed else m
+    return p.either("a matrix of few frequencies on vectors", [
+        ("transforms of the vectors", made), ("the matrix built, then applied", p.apply_dense(dense, v))], v)
+
+
+def _apply_re(p: Planner, m: Node, v: Low) -> Low | None:
+    return _spectral(p, m, v, False)
 
 
 def _apply_perm(p: Planner, m: Node, v: Low) -> Low | None:
-    return p.make("index_select", (v, -1, p.value(m.args[0])), v.type, v.lead) if not m.args[0].type.loops else None
+    return None if m.args[0].type.loops else taken(p, v, m.args[0])
 
 
 def _apply_t(p: Planner, m: Node, v: Low) -> Low | None:
@@ -97,6 +137,8 @@ def _apply_t(p: Planner, m: Node, v: Low) -> Low | None:
         return _scatter_apply(p, inner, v, True)
     if inner.op == "circulant":
         return _circulant_apply(p, inner, v, True)
+    if inner.op == "Re":
+        return _spectral(p, inner, v, True)
     if inner.type.rank == 1:  # a row
         low = p.value(inner)
         type_ = Type((1,), *batch_of(low, v))
@@ -124,9 +166,7 @@ def _apply_inv(p: Planner, m: Node, v: Low) -> Low | None:
             or v.type.loops != a.type.loops:
         return None
     matrix = p.value(a)
-    n = a.type.item[0]
-    work = p.table.size((*a.type.batch, n, n, n)) + 8 * p.table.size((*v.dims, n))  # triangular solves are slow
-    return p.make("solve_vectors", (matrix, v, len(a.type.batch)), p.result_type(m, v), v.lead, flops=work)
+    return p.make("solve_vectors", (matrix, v, len(a.type.batch)), p.result_type(m, v), v.lead)
 
 
 def _apply_cat(p: Planner, m: Node, v: Low) -> Low | None:
@@ -154,12 +194,12 @@ def _apply_kron(p: Planner, m: Node, v: Low) -> Low | None:
     if m.type.batch or v.type.batch:
         return None
     (s, q), (u, w) = a.type.item, c.type.item
-    grid = p.make("reshape_tail", (v, 1, (q, w)), Type((w,), (q,)), v.lead, flops=0.0)
+    grid = p.make("reshape_tail", (v, 1, (q, w)), Type((w,), (q,)), v.lead)
     right = p.apply(c, grid)
     flipped = p.view("mT", right, (), Type((q,), (u,)))
     left = p.apply(a, flipped)
     back = p.view("mT", left, (), Type((u,), (s,)))
-    return p.make("reshape_tail", (back, 2, (s * u,)), Type((s * u,)), back.lead, flops=0.0)
+    return p.make("reshape_tail", (back, 2, (s * u,)), Type((s * u,)), back.lead)
 
 
 def _circulant_apply(p: Planner, m: Node, v: Low, transposed: bool) -> Low | None:
@@ -169,7 +209,7 @@ def _circulant_apply(p: Planner, m: Node, v: Low, transposed: bool) -> Low | Non
     n = m.type.item[0]
     c = p.value(m.args[0])
     lead = p.lead(c, v)
-    return p.make("circulant_apply", (c, v, transposed), Type((n,)), lead, flops=15.0 * p.table.size((*lead, n)))
+    return p.make("circulant_apply", (c, v, transposed), Type((n,)), lead)
 
 
 def _apply_circulant(p: Planner, m: Node, v: Low) -> Low | None:
@@ -185,7 +225,7 @@ def _scatter_apply(p: Planner, m: Node, v: Low, transposed: bool) -> Low | None:
     count, values = c.type.item[0], p.value(c)
     lead = p.lead(values, v)
     sparse = p.make("sparse_apply", (values, p.value(places), v, cols if transposed else rows, transposed),
-                    Type((cols if transposed else rows,)), lead, flops=6.0 * p.table.size((*lead, count)))
+                    Type((cols if transposed else rows,)), lead)
     if transposed or count * 8 < rows * cols:
         return sparse
     return None
@@ -204,13 +244,13 @@ def _apply_sumloop(p: Planner, m: Node, v: Low) -> Low | None:
     if together is not None:
         left, right = together.args
         built = p.value(right)
-        candidates = [p.times_vectors(p.value(left), p.times_vectors(built, v)),
-                      p.times_vectors(p.matmul(p.value(left), built), v)]
+        ways = [("all terms side by side, the right factors built", p.times_vectors(p.value(left), p.times_vectors(built, v))),
+                ("the sum built, then applied", p.times_vectors(p.matmul(p.value(left), built), v))]
         inner = p.apply(right.args[0], v)  # (lead, N, r)
         if inner.type.batch == (axis.size,) and inner.type.loops == (axis,):
-            flat = p.make("flatten", (inner, -2, -1), Type((right.type.item[0],)), inner.lead, flops=0.0)
-            candidates.append(p.times_vectors(p.value(left), flat))
-        return p.cheapest(candidates)
+            flat = p.make("flatten", (inner, -2, -1), Type((right.type.item[0],)), inner.lead)
+            ways.append(("all terms side by side, factor after factor", p.times_vectors(p.value(left), flat)))
+        return p.either("a sum of products over an index, on vectors", ways, v)
     low = p.apply(a, v)
     return sum_axis(p, low, axis, Type(low.type.item, low.type.family,
                                         tuple(x for x in low.type.loops if x != axis)))
@@ -230,7 +270,7 @@ def _apply_fold(p: Planner, m: Node, v: Low) -> Low | None:
         v = _reflections(p, update, axis, v, reverse=side == "right")
     else:
         assert plane is not None
-        v = _rotations(p, plane, axis, v, reverse=side == "right")
+        v = rotations(p, plane, axis, v, reverse=side == "right")
     return p.apply(start, v) if side == "right" else v  # (S H_1 … H_r) v
 
 
@@ -259,59 +299,19 @@ def _reflections(p: Planner, u: RankOne, axis: Axis, v: Low, reverse: bool) -> L
         scaled = p.elementwise("mul", Type((r, n)), rows_w, column)
     elif number != 1:
         scaled = p.number(rows_w, number)
-    gram = p.make("matmul", (scaled, p.view("mT", rows_u, (), Type((n, r)))), Type((r, r)), flops=2.0 * r * r * n)
-    middle = p.make("wy", (gram, scaled, reverse), Type((r, n)), flops=1.0 * r * r * n)
-    s_low = p.make("linear", (v, middle), Type((r,)), v.lead, flops=2 * p.table.size((*v.lead, r, n)))
+    gram = p.make("matmul", (scaled, p.view("mT", rows_u, (), Type((n, r)))), Type((r, r)))
+    middle = p.make("wy", (gram, scaled, reverse), Type((r, n)))
+    s_low = p.make("linear", (v, middle), Type((r,)), v.lead)
     flipped = p.view("mT", rows_u, (), Type((n, r)))
-    change = p.make("linear", (s_low, flipped), Type((n,)), v.lead, flops=2 * p.table.size((*v.lead, r, n)))
+    change = p.make("linear", (s_low, flipped), Type((n,)), v.lead)
     return p.elementwise("add", Type((n,)), v, change)
-
-
-def _rotations(p: Planner, plane: Plane, axis: Axis, v: Low, reverse: bool) -> Low:
-    """Rounds of disjoint rotations: each round mixes every coordinate with its partner, all at once.
-
-    y_i = a v_i + b v_j, y_j = c v_i + d v_j for the pairs of a round: y = C ⊙ v + S ⊙ v[partner].
-    """
-    from padp.compiler.rounds import schedule
-
-    source = plane.i.args[0] if plane.i.op == "column" else None
-    if source is None or source.args or plane.j.op != "column":
-        raise b.Mismatch("rotations run over an index set known from the sizes", "E307")
-    n = v.type.item[0]
-    rounds = schedule(source.op, source.attrs, plane.i.attrs[1], plane.j.attrs[1], n)
-    entries = [p.value(_stacked(p, e, axis, d)) for e, d in
-               ((plane.a, 1), (plane.b, 0), (plane.c, 0), (plane.d, 1))]
-    if len(rounds) > MAX_ROUNDS:
-        raise b.Mismatch(f"this chain of rotations takes {len(rounds)} rounds, each after the other; at most "
-                         f"{MAX_ROUNDS} are planned", "E307", "tree(n), whose rotations are disjoint level by level")
-    pair = (plane.i.attrs[1], plane.j.attrs[1])
-    order = range(len(rounds)) if not reverse else range(len(rounds) - 1, -1, -1)
-    own, other = Type((n,)), Type((n,), kind="index")
-    a, b_, c, d = entries
-    for k in order:
-        key = (source.op, source.attrs, pair, k, n)
-        partner = p.make("i:partner", key, other, stage=0)
-        stay = p.make("spread_entries", (a, d, *key, 1), own)
-        swap = p.make("spread_entries", (b_, c, *key, 0), own)
-        moved = p.make("index_select", (v, -1, partner), Type((n,)), v.lead)
-        v = p.make("addcmul", (p.make("mul", (v, stay), Type((n,)), v.lead), moved, swap), Type((n,)), v.lead)
-    return v
-
-
-def _stacked(p: Planner, entry: Node | None, axis: Axis, default: int) -> Node:
-    node = p.g.const(default) if entry is None else entry
-    if axis not in node.type.loops:
-        node = b.full(p.g, node.value, Type((axis.size,))) if node.op == "const" else \
-            b.stack(p.g, b.spread(p.g, node, axis), axis, "item")
-        return node
-    return b.stack(p.g, node, axis, "item")
 
 
 APPLIED: Mapping[str, Application] = {
     "weight": _apply_weight, "eye": _apply_eye, "scale": _apply_scale, "add": _apply_add, "prod": _apply_prod,
     "diag": _apply_diag, "blkdiag": _apply_blkdiag, "perm": _apply_perm, "t": _apply_t, "outer": _apply_outer,
     "inv": _apply_inv, "cat": _apply_cat, "kron": _apply_kron, "circulant": _apply_circulant,
-    "scatter": _apply_scatter, "sumloop": _apply_sumloop, "fold": _apply_fold,
+    "scatter": _apply_scatter, "sumloop": _apply_sumloop, "fold": _apply_fold, "Re": _apply_re,
 }
 
 

@@ -1,8 +1,8 @@
 """One compiled program for one set of sizes: what all layers of that shape share.
 
     compile_method(method, sizes, hyper, has_bias) -> Compiled
-        train    x, base → y                     step and token stages in one graph
-        step     → values cached in eval;  token  x, base, those → y
+        train        x, base → y                 step and token stages in one graph
+        many, one    step → values kept in eval;  token  x, base, those → y      for many tokens, and for one (decoding)
         delta    x → y − base(x)                 when the program only adds to the base's output
         merged   → W', bias'                     when y is affine in x
         penalty  → the ``minimise`` terms
@@ -10,9 +10,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 from padp.compiler import build as b
@@ -20,18 +20,51 @@ from padp.compiler import lower
 from padp.compiler.attention import attention_maps
 from padp.compiler.elaborate import elaborate
 from padp.compiler.emit import Stage, emit, step_values
+from padp.compiler.fusing import fused
 from padp.compiler.ir import Node
 from padp.compiler.linear import affine, base_product, matrix_of
 from padp.compiler.low import Low, kept_values, order
 from padp.compiler.planner import Planner
+from padp.compiler.recompute import Recipe, recipes
 from padp.compiler.rules import around_base
+from padp.compiler.search import CPU, MACHINES, Decision, Estimate, Regime
 from padp.compiler.state import Elaborated, Learned
-from padp.compiler.terms import Let, Method
+from padp.compiler.terms import Let, Method, Var
 from padp.dsl.diagnostics import PadpError, refuse
 from padp.dsl.spellings import python_name
 
+SMALL = 8192
+"""Tensors of fewer numbers may always be stored, however small W is."""
 TOKENS = 1024
 """The number of tokens that a plan is made for when nobody says another."""
+
+
+@dataclass(frozen=True)
+class Lean:
+    """A training plan that keeps less for backward: ``stage`` notes values, ``again[k]`` makes the k-th dropped one anew.
+
+    ``givens[k]`` are the slots of the noted values that it is made from.
+    """
+
+    stage: Stage
+    again: tuple[Stage, ...]
+    givens: tuple[tuple[int, ...], ...]
+    recipes: tuple[Recipe, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Without gradients: ``step`` makes what is kept from call to call, ``token`` the output from x and that.
+
+    ``whole`` is both in one graph, for torch.compile and export, which keep nothing.
+    """
+
+    regime: Regime
+    step: Stage | None
+    token: Stage
+    whole: Stage
+    outputs: tuple[Low, ...]
+    decisions: tuple[Decision, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,14 +76,17 @@ class Compiled:
     parameters: Mapping[str, Learned]
     names: Mapping[str, str]
     kept: tuple[Low, ...]
+    regime: Regime
     train: Stage
-    step: Stage | None
-    token: Stage
+    lean: Lean | None
+    many: Evaluation
+    one: Evaluation
     delta: Stage | None
-    merged: Stage | None
+    merging: Callable[[], Stage | None]
     penalty: Stage | None
     planner: Planner
     outputs: tuple[Low, ...]
+    decisions: tuple[Decision, ...]
     why_not_mergeable: str | None
     needs_weight: bool
     has_bias: bool
@@ -60,6 +96,20 @@ class Compiled:
     @property
     def additive(self) -> bool:
         return self.delta is not None
+
+    @cached_property
+    def merged(self) -> Stage | None:
+        """W' and bias' as a graph, planned when it is first wanted; None where there is only the way by applying it."""
+        return self.merging()
+
+    def ready(self) -> None:
+        """Build what torch.compile may enter first."""
+        self.train.ready()
+        self.many.whole.ready()
+
+    def evaluation(self, tokens: str) -> Evaluation:
+        """The plan for a token class: "many" or "one"."""
+        return self.one if tokens == "one" else self.many
 
 
 def python_names(method: Method) -> dict[str, str]:
@@ -71,19 +121,32 @@ def python_names(method: Method) -> dict[str, str]:
 
 
 def compile_method(method: Method, sizes: Mapping[str, int], hyper: Mapping[str, Any], has_bias: bool | frozenset[str],
-                   tokens: int = TOKENS) -> Compiled:
-    """The compiled form of a resolved program at these sizes. Equal arguments give the same object."""
-    key = (id(method), tuple(sorted(sizes.items())), tuple(sorted(hyper.items(), key=lambda i: i[0])), has_bias, tokens)
-    return _compile(_Key(key, method, dict(sizes), dict(hyper), has_bias, tokens))
+                   tokens: int = TOKENS, device: str = "cpu", width: int = 4) -> Compiled:
+    """The compiled form of a resolved program at these sizes. Equal arguments give the same object.
+
+    ``tokens`` is the number of tokens of a call that plans are made for, ``device`` and ``width`` (bytes of a number) what
+    for; they decide which plan is the cheapest, never what it means.
+    """
+    rows, columns = (float(sizes.get(d, 0)) for d in _dims_of_weight(method))
+    train = Regime("train", tokens, True, MACHINES.get(device, CPU), width, large=max(rows * columns / 2, SMALL))
+    key = (id(method), tuple(sorted(sizes.items())), tuple(sorted(hyper.items(), key=lambda i: i[0])), has_bias, train)
+    return _compile(_Key(key, method, dict(sizes), dict(hyper), has_bias, train))
+
+
+def _dims_of_weight(method: Method) -> tuple[str, str]:
+    """The names of W's rows and columns; ("", "") where there is no W."""
+    dims = next((x.space.dims for x in method.bound if x.name == "W"), ())
+    names = [d.name for d in dims if isinstance(d, Var)]
+    return (names[0], names[1]) if len(names) == 2 else ("", "")
 
 
 class _Key:
     """A hashable bundle of arguments; the method is kept alive with it."""
 
     def __init__(self, key: Any, method: Method, sizes: dict[str, int], hyper: dict[str, Any],
-                 has_bias: bool | frozenset[str], tokens: int) -> None:
+                 has_bias: bool | frozenset[str], train: Regime) -> None:
         self.key, self.method, self.sizes, self.hyper = key, method, sizes, hyper
-        self.has_bias, self.tokens = has_bias, tokens
+        self.has_bias, self.train = has_bias, train
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -106,7 +169,7 @@ def _compile(k: _Key) -> Compiled:
         return _compile_attention(k, typed, names)
     weight = next((n for n in [typed.names.get("W")] if n is not None and n.op == "weight"), None)
     has_bias = bool(k.has_bias)
-    planner = lower.planner(typed.graph, weight, k.tokens, has_bias=has_bias)
+    planner = lower.planner(typed.graph, weight, k.train, has_bias=has_bias)
     total = typed.output
     if method.site == "linear" and has_bias and not typed.mentions_bias:
         total = b.add(typed.graph, total, typed.graph.node("bias", (), ("bias",), total.type))
@@ -119,39 +182,78 @@ def _compile(k: _Key) -> Compiled:
         penalty = planner.value(planner.rules(typed.penalty)) if typed.penalty is not None else None
     except b.Mismatch as m:
         raise refuse(m.code, m.message, method.span, suggestion=m.suggestion, source=method.source) from None
-    roots = [r for r in (output, delta, penalty) if r is not None]
-    kept = tuple(kept_values(*roots))
-    steps = step_values(output)
-    merged, why = _merged(planner, method, simple, kept, names, has_bias)
+    many = replace(k.train, name="eval", train=False)
+    one = replace(many, name="decode", tokens=1)
+    trained, decisions = _settled(planner, k.train, output)
+    settled = {r.name: _settled(planner, r, output) for r in (many, one)}
+    plain_delta = None if delta is None else _settled(planner, k.train, delta)[0]
+    plain_penalty = None if penalty is None else _settled(planner, k.train, penalty)[0]
+    others = [r for found in (plain_delta, plain_penalty) if found is not None for r in found]
+    kept = tuple(kept_values(*trained, *(r for outputs, _ in settled.values() for r in outputs), *others))
     shared = frozenset(p.name for p in method.parameters if p.shared)
-
     labels = {s.value.span: python_name(s.names[0]) for s in method.body if isinstance(s, Let) and len(s.names) == 1}
 
-    def stage(roots: Sequence[Low], given: Sequence[Low] = ()) -> Stage:
-        return emit(roots, method.source, names, kept, given, shared, labels)
+    def stage(roots: Sequence[Low], given: Sequence[Low] = (), remembered: Sequence[Low] = ()) -> Stage:
+        return emit(roots, method.source, names, kept, given, shared, labels, remembered)
+
+    why = _why_not_mergeable(method, simple)
+    train = stage(trained)
+
+    def merging() -> Stage | None:
+        roots = None if why is not None else _merged(planner, simple, has_bias)
+        return stage(roots) if roots is not None and _from_kept(roots, kept) else None
 
     return Compiled(
-        method, typed, typed.parameters, names, kept, stage([output]), stage(steps) if steps else None,
-        stage([output], steps), stage([delta]) if delta is not None else None, merged,
-        stage([penalty]) if penalty is not None else None, planner, (output,), why,
-        _reads_weight(output),
-        has_bias)
+        method=method, typed=typed, parameters=typed.parameters, names=names, kept=kept, regime=k.train,
+        train=train, lean=_lean(recipes(trained, k.train), trained, stage),
+        many=_evaluation(many, *settled["eval"], stage, train), one=_evaluation(one, *settled["decode"], stage, train),
+        delta=None if plain_delta is None else stage(plain_delta), merging=merging,
+        penalty=None if plain_penalty is None else stage(plain_penalty), planner=planner, outputs=trained,
+        decisions=decisions, why_not_mergeable=why, needs_weight=_reads_weight(trained[0]), has_bias=has_bias)
+
+
+def _settled(planner: Planner, regime: Regime, *roots: Low) -> tuple[tuple[Low, ...], tuple[Decision, ...]]:
+    """The roots with every choice made for a regime, and neighbouring operations fused."""
+    plain, decisions = planner.settle(*roots, regime=regime)
+    return fused(planner.table, plain), decisions
+
+
+def _lean(found: Sequence[Recipe], roots: Sequence[Low], stage: Callable[..., Stage]) -> Lean | None:
+    """The training stage that drops what ``found`` makes again."""
+    if not found:
+        return None
+    noted = list({id(v): v for v in [r.value for r in found] + [g for r in found for g in r.given]}.values())
+    slots = {id(v): k for k, v in enumerate(noted)}
+    return Lean(stage(roots, (), noted), tuple(stage([r.value], r.given) for r in found),
+                tuple(tuple(slots[id(g)] for g in r.given) for r in found), tuple(found))
+
+
+def _evaluation(regime: Regime, outputs: tuple[Low, ...], decisions: tuple[Decision, ...],
+                stage: Callable[..., Stage], train: Stage) -> Evaluation:
+    whole = train if outputs == train.outputs else stage(outputs)
+    steps = step_values(Estimate(regime, {}), *outputs)
+    return Evaluation(regime, stage(steps) if steps else None, stage(outputs, steps), whole, outputs, decisions)
 
 
 def _compile_attention(k: _Key, typed: Elaborated, names: Mapping[str, str]) -> Compiled:
     """The maps of every head as one graph; it has no tokens, so all of it is the step stage."""
     method = k.method
-    planner = lower.planner(typed.graph, None, k.tokens, has_bias=False)
+    planner = lower.planner(typed.graph, None, k.train, has_bias=False)
     maps, joint = attention_maps(typed, planner.rules)
-    roots = [planner.value(n) for m in maps.values() for n in (m.matrix, m.offset) if n is not None]
-    penalty = planner.value(planner.rules(typed.penalty)) if typed.penalty is not None else None
-    kept = tuple(kept_values(*roots, *([penalty] if penalty is not None else [])))
+    wanted = [planner.value(n) for m in maps.values() for n in (m.matrix, m.offset) if n is not None]
+    roots, decisions = _settled(planner, k.train, *wanted)
+    penalty = None if typed.penalty is None else \
+        _settled(planner, k.train, planner.value(planner.rules(typed.penalty)))[0]
+    kept = tuple(kept_values(*roots, *(penalty or ())))
     stage = emit(roots, method.source, names, kept)
+    evaluation = Evaluation(replace(k.train, name="eval", train=False), stage, stage, stage, roots)
     return Compiled(
-        method, typed, typed.parameters, names, kept, stage, stage, stage, None, None,
-        emit([penalty], method.source, names, kept) if penalty is not None else None, planner, tuple(roots),
-        "an attention is merged into its projections, head by head", True, bool(k.has_bias),
-        tuple((role, m.offset is not None) for role, m in maps.items()), joint)
+        method=method, typed=typed, parameters=typed.parameters, names=names, kept=kept, regime=k.train, train=stage, lean=None,
+        many=evaluation, one=evaluation, delta=None, merging=lambda: None,
+        penalty=None if penalty is None else emit(penalty, method.source, names, kept), planner=planner, outputs=roots,
+        decisions=decisions, why_not_mergeable="an attention is merged into its projections, head by head",
+        needs_weight=True, has_bias=bool(k.has_bias),
+        roles=tuple((role, m.offset is not None) for role, m in maps.items()), joint=joint)
 
 
 def _reads_weight(output: Low) -> bool:
@@ -178,25 +280,31 @@ def _delta(planner: Planner, simple: Node) -> Low | None:
     return None
 
 
-def _merged(planner: Planner, method: Method, simple: Node, kept: Sequence[Low], names: Mapping[str, str],
-            has_bias: bool) -> tuple[Stage | None, str | None]:
-    """The graph of W' and bias', or the reason why there is none. (None, None): affine, but only by applying it."""
+def _why_not_mergeable(method: Method, simple: Node) -> str | None:
+    """The reason why there is no W', or None."""
     if method.site != "linear":
-        return None, f"a {method.site} site has no weight of its own to merge into"
+        return f"a {method.site} site has no weight of its own to merge into"
     good, culprit = affine(simple)
-    if not good:
-        assert culprit is not None
-        line, _ = method.source.position(culprit.span.start)
-        return None, f"y is not affine in x: line {line} of {method.source.name} ({method.source.line(line).strip()})"
+    if good:
+        return None
+    assert culprit is not None
+    line, _ = method.source.position(culprit.span.start)
+    return f"y is not affine in x: line {line} of {method.source.name} ({method.source.line(line).strip()})"
+
+
+def _merged(planner: Planner, simple: Node, has_bias: bool) -> tuple[Low, ...] | None:
+    """W' and bias', or None where an operator on the way has no matrix form."""
     found = matrix_of(planner.rules, simple)
     if found is None:
-        return None, None
+        return None
+    with_bias = has_bias or not b.is_zero(found[1])
     try:
-        roots = [planner.value(found[0])] + ([planner.value(found[1])] if has_bias or not b.is_zero(found[1]) else [])
+        roots = [planner.value(found[0])] + ([planner.value(found[1])] if with_bias else [])
     except b.Mismatch:
-        return None, None
-    stored = {id(x) for x in kept}
-    if any(x.prim in ("k:svd", "k:qr") and id(x) not in stored for x in order(*roots, given=stored)):
-        return None, None
-    shared = frozenset(p.name for p in method.parameters if p.shared)
-    return emit(roots, method.source, names, kept, (), shared), None
+        return None
+    return planner.settle(*roots, regime=replace(planner.regime, name="merge", tokens=1))[0]
+
+
+def _from_kept(roots: Sequence[Low], kept: Sequence[Low]) -> bool:
+    """Whether these can be computed from parameters, W and the kept values without decomposing anew."""
+    return not any(x.prim in ("k:svd", "k:qr") for x in order(*roots, given={id(x) for x in kept}))

@@ -10,28 +10,44 @@ one by one; the attach stage and initial values use it.
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from padp.compiler.low import LEAVES, Low, constant, live, order
+from padp.compiler.low import LEAVES, Low, order, source
 from padp.compiler.prims import ALIASES, NEEDS_LIKE, PRIMS, from_compute, to_compute
+from padp.compiler.recall import remember
+from padp.compiler.search import Estimate
 from padp.dsl.source import Source, Span
 
 Leaf = tuple[str, str]
 """(kind, name): ("param", "A"), ("weight", "W"), ("bias", "bias"), ("knob", "α"), ("kept", "3")."""
 
 
-@dataclass(frozen=True)
 class Stage:
-    """One compiled function: ``graph(x, base, training, *leaves)`` → outputs."""
+    """One compiled function: ``graph(x, base, training, *leaves)`` → outputs; the graph is built when it is first used."""
 
-    graph: fx.GraphModule
-    leaves: tuple[Leaf, ...]
-    outputs: tuple[Low, ...]
+    def __init__(self, outputs: Sequence[Low], build: Callable[[], tuple[fx.GraphModule, tuple[Leaf, ...]]]) -> None:
+        self.outputs = tuple(outputs)
+        self._build = build
+        self._built: tuple[fx.GraphModule, tuple[Leaf, ...]] | None = None
+
+    def ready(self) -> tuple[fx.GraphModule, tuple[Leaf, ...]]:
+        """Build the graph if nobody has: torch.compile must find it built."""
+        if self._built is None:
+            self._built = self._build()
+        return self._built
+
+    @property
+    def graph(self) -> fx.GraphModule:
+        return self.ready()[0]
+
+    @property
+    def leaves(self) -> tuple[Leaf, ...]:
+        """What the graph reads, in the order of its arguments."""
+        return self.ready()[1]
 
 
 def leaf_key(low: Low) -> Leaf:
@@ -88,13 +104,20 @@ def narrowed(t: Tensor, low: Low) -> Tensor:
 
 def emit(roots: Sequence[Low], source: Source, names: Mapping[str, str], kept: Sequence[Low],
          given: Sequence[Low] = (), shared: frozenset[str] = frozenset(),
-         labels: Mapping[Span, str] | None = None) -> Stage:
+         labels: Mapping[Span, str] | None = None, remembered: Sequence[Low] = ()) -> Stage:
     """A graph that computes ``roots``; values in ``kept`` (buffers) and ``given`` (a step's) come in as arguments.
+
     ``names`` has the Python names of what the program names; ``shared`` parameters may be larger than this site needs.
-    ``labels`` names what a statement assigns, by the place of its right side.
- Outputs are cast to the precision of the base's output
-    (or of x) when they are per token.
+    ``labels`` names what a statement assigns, by the place of its right side. Outputs are cast to the precision of the
+    base's output (or of x) when they are per token. ``remembered`` values are noted as they are made (``recall.py``).
     """
+    return Stage(roots, lambda: _graph(roots, source, names, kept, given, shared, labels, remembered))
+
+
+def _graph(roots: Sequence[Low], source: Source, names: Mapping[str, str], kept: Sequence[Low], given: Sequence[Low],
+           shared: frozenset[str], labels: Mapping[Span, str] | None, remembered: Sequence[Low]
+           ) -> tuple[fx.GraphModule, tuple[Leaf, ...]]:
+    """The graph and what it reads."""
     graph = fx.Graph()
     x = graph.placeholder("x")
     base = graph.placeholder("base")
@@ -103,6 +126,7 @@ def emit(roots: Sequence[Low], source: Source, names: Mapping[str, str], kept: S
     nodes: dict[int, fx.Node] = {}
     stored = {id(v): k for k, v in enumerate(kept)}
     outside = {id(v): k for k, v in enumerate(given)}
+    slots = {id(v): k for k, v in enumerate(remembered)}
     used: set[str] = {"x", "base", "training"}
 
     def place(key: Leaf, name: str) -> fx.Node:
@@ -157,6 +181,8 @@ def emit(roots: Sequence[Low], source: Source, names: Mapping[str, str], kept: S
             label = (labels or {}).get(low.span)
             node = graph.create_node("call_function", target, args, name=label)
         node.meta["stack_trace"] = trace(source, low)
+        if id(low) in slots:
+            node = graph.call_function(remember, (node, slots[id(low)]))
         nodes[id(low)] = node
     outputs: list[Any] = []
     for root in roots:
@@ -166,7 +192,7 @@ def emit(roots: Sequence[Low], source: Source, names: Mapping[str, str], kept: S
         outputs.append(node)
     graph.output(tuple(outputs) if len(outputs) != 1 else outputs[0])
     graph.lint()
-    return Stage(fx.GraphModule(nn.Module(), graph), tuple(leaves), tuple(roots))
+    return fx.GraphModule(nn.Module(), graph), tuple(leaves)
 
 
 def read(t: Tensor, shape: Sequence[int]) -> Tensor:
@@ -183,15 +209,13 @@ def trace(source: Source, low: Low) -> str:
     return f'File "{source.name}", line {line}, in program\n    {source.line(line).strip()}\n'
 
 
-def step_values(root: Low) -> list[Low]:
-    """Step-stage values that the token stage reads: what may be cached in eval."""
+def step_values(e: Estimate, *roots: Low) -> list[Low]:
+    """Step-stage values that the token stage reads: what is kept in eval. What is as large as W is made anew instead."""
     found: dict[int, Low] = {}
-    for low in order(root):
-        if low.stage != 2:
-            continue
-        for i in low.inputs():
-            if i.stage == 1 and not live(i) and not constant(i) and i.prim not in LEAVES:
-                found[id(i)] = i
+    for low in order(*roots):
+        for x in low.inputs():
+            if x.stage == 1 and x.prim not in LEAVES and e.stored_for(low, x):
+                found[id(source(x))] = source(x)
     return list(found.values())
 
 

@@ -1,17 +1,16 @@
 """Tensor operations: what a plan is made of.
 
-    low = prim(args) with a type, leading axes ("T" for tokens, or a number of rows), a stage and a cost
+    low = prim(args) with a type, leading axes ("T" for tokens, or a number of rows), a stage, and whether a gradient passes
 
 A low value's tensor is laid out (lead…, loops…, family…, item…). Equal operations are one value, so shared work is paid
-once. Stages: ``attach`` (frozen values only), ``step`` (learned values, knobs), ``token`` (x). Costs are counted in
-multiply-adds times two and in bytes moved; ``seconds`` weighs them for comparison only.
+once. Stages: ``attach`` (frozen values only), ``step`` (learned values, knobs), ``token`` (x). ``choice`` is no operation:
+it holds several ways to the same tensor until ``search.py`` settles on one. What an operation costs stands in ``costs.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any, TypeAlias
 
 from padp.compiler.ir import Type
@@ -20,35 +19,28 @@ from padp.dsl.source import Span
 STAGES = ("attach", "step", "token")
 Arg: TypeAlias = Any
 
-FLOPS_PER_SECOND = 5.0e10
-BYTES_PER_SECOND = 1.0e10
-SECONDS_PER_CALL = 4.0e-6
-"""Rough machine constants; a plan depends on their ratios only."""
-
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Low:
-    """One tensor operation. ``live`` leaves are read anew each time (parameters, the base weight, the input)."""
+    """One tensor operation. ``grad``: whether backward passes through it."""
 
     prim: str
     args: tuple[Arg, ...]
     type: Type
     lead: tuple[Any, ...]
     stage: int
-    flops: float
+    grad: bool
     span: Span
     number: int
+    ins: tuple[Low, ...]
 
     @property
     def dims(self) -> tuple[Any, ...]:
         return self.lead + self.type.shape
 
-    def inputs(self) -> Iterator[Low]:
-        for a in self.args:
-            if isinstance(a, Low):
-                yield a
-            elif isinstance(a, tuple):
-                yield from (x for x in a if isinstance(x, Low))
+    def inputs(self) -> tuple[Low, ...]:
+        """The values among the arguments, in order."""
+        return self.ins
 
     def __repr__(self) -> str:
         return f"<{self.prim} {self.dims} {STAGES[self.stage]}>"
@@ -60,47 +52,29 @@ LEAVES = ("param", "weight", "bias", "input", "knob", "buffer")
 class Table:
     """Makes low values; the same operation on the same arguments is one value."""
 
-    def __init__(self, tokens: int) -> None:
-        self.tokens = tokens
+    def __init__(self) -> None:
         self.span = Span(0, 0)
         self._table: dict[Any, Low] = {}
 
-    def size(self, dims: Iterable[Any]) -> float:
-        """Number of elements, with this table's number of tokens for "T"."""
-        return float(prod(self.tokens if d == "T" else int(d) for d in dims))
-
     def make(self, prim: str, args: tuple[Arg, ...], type_: Type, lead: tuple[Any, ...] = (), *,
-             stage: int | None = None, flops: float | None = None) -> Low:
+             stage: int | None = None, grad: bool | None = None) -> Low:
         key = (prim, tuple(id(a) if isinstance(a, Low) else tuple(id(x) if isinstance(x, Low) else x for x in a)
                            if isinstance(a, tuple) else (type(a), a) for a in args), type_, lead)
         found = self._table.get(key)
         if found is None:
-            low = Low(prim, args, type_, lead, 0, 0.0, self.span, 0)
-            level = stage if stage is not None else max((x.stage for x in low.inputs()), default=0)
-            cost = flops if flops is not None else self.size(low.dims)
-            found = self._table[key] = Low(prim, args, type_, lead, level, cost, self.span, len(self._table))
+            ins = tuple(x for a in args for x in (a if isinstance(a, tuple) else (a,)) if isinstance(x, Low))
+            level = stage if stage is not None else max((x.stage for x in ins), default=0)
+            passes = grad if grad is not None else prim != "detach" and any(x.grad for x in ins)
+            found = self._table[key] = Low(prim, args, type_, lead, level, passes, self.span, len(self._table), ins)
         return found
 
-    def seconds(self, *roots: Low, train: bool = True, width: int = 4) -> float:
-        """Estimated time of everything below the roots, shared parts once."""
-        total = 0.0
-        for low in order(*roots):
-            if low.prim in LEAVES or low.stage == 0:
-                continue
-            if low.stage == 1 and not train:
-                continue
-            moved = self.size(low.dims) + sum(self.size(x.dims) for x in low.inputs())
-            factor = 3.0 if train else 1.0
-            total += SECONDS_PER_CALL if low.prim in VIEWS else \
-                factor * (low.flops / FLOPS_PER_SECOND + width * moved / BYTES_PER_SECOND + SECONDS_PER_CALL)
-        return total
-
-    def stored(self, *roots: Low, width: int = 4) -> float:
-        """Bytes that the attach stage would have to keep for these roots."""
-        return sum(width * self.size(x.dims) for x in kept_values(*roots) if x.stage == 0 and x.prim not in LEAVES)
+    def choice(self, candidates: Sequence[Low], labels: Sequence[str], question: str) -> Low:
+        """Several ways to one tensor."""
+        first = candidates[0]
+        return self.make("choice", (tuple(candidates), tuple(labels), question), first.type, first.lead)
 
 
-VIEWS = ("mT", "narrow", "unsqueeze", "reshape_tail", "flatten", "movedim", "select", "expand", "slice_step",
+VIEWS = ("mT", "permute_tail", "narrow", "unsqueeze", "reshape_tail", "flatten", "movedim", "select", "expand", "slice_step",
          "as_is", "as_rows", "from_rows")
 """Operations that move no data."""
 
@@ -136,6 +110,17 @@ def live(low: Low) -> bool:
     return low.prim in ("param", "weight", "bias", "input", "knob")
 
 
+REREAD = ("mT", "permute_tail", "unsqueeze", "reshape_tail", "flatten", "movedim", "expand", "as_is", "as_rows", "from_rows")
+"""Views that hold no less than what they show: the value itself is stored, once, and read again this way."""
+
+
+def source(low: Low) -> Low:
+    """The value that is stored where ``low`` is wanted."""
+    while low.prim in REREAD:
+        low = low.args[0]
+    return low
+
+
 def kept_values(*roots: Low) -> list[Low]:
     """Attach-stage values that later stages read: these become buffers."""
     kept: dict[int, Low] = {}
@@ -143,14 +128,14 @@ def kept_values(*roots: Low) -> list[Low]:
         if low.stage == 0:
             continue
         for x in low.inputs():
-            if x.stage == 0 and not live(x) and not constant(x):
-                kept[id(x)] = x
+            if x.stage == 0 and not live(x) and not constant(source(x)):
+                kept[id(source(x))] = source(x)
     for root in roots:
-        if root.stage == 0 and not live(root) and not constant(root):
-            kept[id(root)] = root
+        if root.stage == 0 and not live(root) and not constant(source(root)):
+            kept[id(source(root))] = source(root)
     return list(kept.values())
 
 
 def constant(low: Low) -> bool:
-    """Made of numbers alone and cheap to make again: zeros, ones, identities."""
-    return low.prim in ("full", "eye")
+    """Made of numbers alone and cheap to make again: zeros, ones, identities, unit vectors."""
+    return low.prim in ("full", "eye", "unit_rows")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from padp.compiler.applied import APPLIED
 from padp.compiler.ir import Graph, Node
 from padp.compiler.planner import Planner
+from padp.compiler.search import Regime
 from padp.compiler.values import VALUES
 
 
-def planner(g: Graph, weight: Node | None, tokens: int = 1024, *, train: bool = True,
-            has_bias: bool = True) -> Planner:
-    """A planner for one program: ``weight`` is W where the site has one; costs are taken at ``tokens`` tokens."""
-    return Planner(g, weight, VALUES, APPLIED, tokens, train=train, has_bias=has_bias)
+def planner(g: Graph, weight: Node | None, regime: Regime, *, has_bias: bool = True) -> Planner:
+    """A planner for one program: ``weight`` is W where the site has one; choices start from what is best in ``regime``."""
+    return Planner(g, weight, VALUES, APPLIED, regime, has_bias=has_bias)

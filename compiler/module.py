@@ -11,24 +11,26 @@ buffer; a random tensor shared by all sites is one ``nn.Parameter`` without grad
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, fx, nn
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # pyright: ignore[reportPrivateImportUsage]
 
 from padp.compiler import kernels
-from padp.compiler.compiled import Compiled
+from padp.compiler.compiled import Compiled, Lean
 from padp.compiler.emit import Leaf, Stage, printed, run
 from padp.compiler.freshness import Stamp, stamp
 from padp.compiler.ir import Node, depends
 from padp.compiler.low import order
 from padp.compiler.plans import Plan, plan_of
+from padp.compiler.recall import Recall
 from padp.compiler.reference import Reference
 from padp.compiler.shared import SharedStore
 from padp.compiler.site import HeadMap, bias_of, weight_of
 from padp.compiler.state import Learned, Start
+from padp.compiler.transforms import looked_into
 from padp.compiler.updates import prepare
 from padp.dsl.diagnostics import refuse
 
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from padp.compiler.adapter import Adapter
 
 Weights = Tensor | Mapping[str, Tensor] | None
+Tokens = Literal["many", "one"]
+"""How many tokens a call without gradients has: many (a prompt, a batch) or one (decoding). Plans differ."""
 
 
 class Tensors(Mapping[str, Tensor]):
@@ -76,7 +80,9 @@ class AdapterModule(nn.Module):
         if dropout and not 0 <= dropout < 1:
             raise refuse("E507", f"dropout = {dropout}", suggestion="a probability in [0, 1)")
         self._cache: list[Tensor] | None = None
+        self.tokens: Tokens = "many"
         self._stamp: Stamp | None = None
+        compiled.ready()
         self._fill(weight, bias, dtype, device, seed, shared)
         if self.has_updates:
             prepare(self)
@@ -131,7 +137,8 @@ class AdapterModule(nn.Module):
         known: dict[int, Any] = {}
         try:
             for name, p in waiting:
-                (value,) = run([planner.value(planner.rules(_node(p)))], leaves, like, known=known)
+                start, _ = planner.settle(planner.value(planner.rules(_node(p))))
+                (value,) = run(start, leaves, like, known=known)
                 leaves["param", name] = _shaped(value, p)
             return run(self.compiled.kept, leaves, like, known=known)
         except LinAlgError as error:
@@ -264,15 +271,32 @@ class AdapterModule(nn.Module):
         if self.dropout and self.training:
             y = base(x)
             return cast(Tensor, y + self.added(x, base).to(y.dtype))
-        if torch.is_grad_enabled() or self.training or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() and not (torch.is_grad_enabled() or self.training):
+            whole = plan.evaluation(self.tokens).whole
+            return cast(Tensor, whole.graph(x, base, False, *self.arguments(whole, base)))
+        if torch.is_grad_enabled() or self.training:
             self._cache = None
+            if plan.lean is not None and torch.is_grad_enabled() and not looked_into():
+                return self._leanly(plan.lean, x, base)
             return cast(Tensor, plan.train.graph(x, base, self.training, *self.arguments(plan.train, base)))
-        steps = self.steps(base)
-        return cast(Tensor, plan.token.graph(x, base, False, *self.arguments(plan.token, base, steps)))
+        steps, token = self.steps(base), plan.evaluation(self.tokens).token
+        return cast(Tensor, token.graph(x, base, False, *self.arguments(token, base, steps)))
+
+    def _leanly(self, lean: Lean, x: Tensor, base: nn.Module) -> Tensor:
+        """The training plan; what it drops, backward makes again."""
+        training = self.training
+
+        def again(k: int, given: Sequence[Tensor], x: Tensor) -> Tensor:
+            stage = lean.again[k]
+            return cast(Tensor, stage.graph(x, base, training, *self.arguments(stage, base, list(given))))
+
+        arguments = self.arguments(lean.stage, base)
+        with Recall(lean.givens, again, x, [a for a in arguments if a.requires_grad]):
+            return cast(Tensor, lean.stage.graph(x, base, training, *arguments))
 
     def steps(self, base: nn.Module | None, weight: Weights = None) -> list[Tensor]:
         """The step stage, kept until something may have changed it."""
-        stage = self.compiled.step
+        stage = self.compiled.evaluation(self.tokens).step
         if stage is None:
             return []
         now = stamp(self._read_by(stage, base, weight), self.like.device)
@@ -395,6 +419,11 @@ class AdapterModule(nn.Module):
         return head_maps(self, given)
 
     # ------------------------------------------------------------ keeping the cache honest
+
+    def expect(self, tokens: Tokens) -> None:
+        """Take the plan for this many tokens from now on."""
+        self.tokens = tokens
+        self.drop_cache()
 
     def drop_cache(self) -> None:
         """Forget the kept step stage."""

@@ -5,9 +5,10 @@
     norms(M, axis)   ‖rows‖², ‖columns‖² or ‖M‖_F² without M
     dense(A B C)     a product of matrices, associated as is cheapest
 
-A matrix is hardly ever wanted as a matrix. ``apply`` asks its operator; a chain of factors tries every association and
-takes the cheapest by ``Table.seconds``; ``W`` on tokens is the base layer's own forward. What an operator knows stands
-in ``values.py`` and ``applied.py``, one function an operator.
+A matrix is hardly ever wanted as a matrix. ``apply`` asks its operator; a chain of factors has every association.
+Where there are several ways, all of them are kept as a ``choice``, and ``settle`` takes the cheapest set of ways for a regime
+(``search.py``). ``W`` on tokens is the base layer's own forward. What an operator knows stands in ``values.py`` and
+``applied.py``, one function an operator.
 """
 
 from __future__ import annotations
@@ -18,13 +19,12 @@ from typing import Any, TypeAlias
 import sympy as sp
 
 from padp.compiler import build as b
+from padp.compiler.costs import count
+from padp.compiler.indices import Numbers, known
 from padp.compiler.ir import Axis, Graph, Node, Type, walk
 from padp.compiler.low import Low, Table
 from padp.compiler.rules import Simplifier
-
-STORED_SECONDS_PER_BYTE = 1.0e-9
-"""What keeping a byte at a site is worth in seconds a step: enough not to keep a second W for a small gain."""
-
+from padp.compiler.search import Decision, Estimate, Regime, settle
 
 Value: TypeAlias = "Callable[[Planner, Node], Low]"
 Application: TypeAlias = "Callable[[Planner, Node, Low], Low | None]"
@@ -34,17 +34,19 @@ class Planner:
     """One plan: a graph, a number of tokens, training or not."""
 
     def __init__(self, g: Graph, weight: Node | None, values: Mapping[str, Value], applied: Mapping[str, Application],
-                 tokens: int = 1024, *, train: bool = True, has_bias: bool = True, on_tokens: bool = True) -> None:
-        self.g, self.train, self.has_bias, self.on_tokens = g, train, has_bias, on_tokens
+                 regime: Regime, *, has_bias: bool = True, on_tokens: bool = True) -> None:
+        self.g, self.regime, self.has_bias, self.on_tokens = g, regime, has_bias, on_tokens
         self.weight = weight
         self._value_of, self._apply_of = values, applied
-        self.table = Table(tokens)
+        self.table = Table()
+        self.estimate = Estimate(regime, {})
         self.rules = Simplifier(g)
         self._values: dict[int, Low] = {}
         self._applied: dict[tuple[Any, ...], Low] = {}
         self._dense: dict[tuple[int, ...], Low] = {}
         self._moves: dict[int, bool] = {}
         self._kept: list[Any] = []
+        self._known: dict[int, Numbers | None] = {}
 
     # ------------------------------------------------------------ making operations
 
@@ -58,14 +60,30 @@ class Planner:
             raise AssertionError(f"two kinds of leading axes meet: {leads}")
         return leads.pop() if leads else ()
 
-    def seconds(self, low: Low) -> float:
-        return self.table.seconds(low, train=self.train) + STORED_SECONDS_PER_BYTE * self.table.stored(low)
+    def either(self, question: str, ways: Sequence[tuple[str, Low]], above: Low | None = None) -> Low:
+        """One of several ways to a tensor; which one is settled when the whole plan is known.
 
-    def cheapest(self, candidates: Sequence[Low]) -> Low:
-        return candidates[0] if len(candidates) == 1 else min(candidates, key=self.seconds)
+        The way that looks best on its own is where the search starts from; all of them use ``above``, which counts nothing.
+        """
+        distinct = list({id(low): (label, low) for label, low in reversed(ways)}.values())[::-1]
+        if len(distinct) == 1:
+            return distinct[0][1]
+        made = self.table.choice([low for _, low in distinct], [label for label, _ in distinct], question)
+        if id(made) not in self.estimate.picks:
+            costs = [self.estimate.total(low, above=above) for _, low in distinct]
+            self.estimate.picks[id(made)] = costs.index(min(costs))
+        return made
+
+    def settle(self, *roots: Low, regime: Regime | None = None) -> tuple[tuple[Low, ...], tuple[Decision, ...]]:
+        """The roots with every choice made for a regime, and the decisions."""
+        return settle(self.table, self.estimate.picks, roots, regime or self.regime)
+
+    def tokens_of(self, lead: Sequence[Any]) -> float:
+        """How many vectors there are along leading axes."""
+        return float(count(tuple(self.regime.tokens if d == "T" else d for d in lead)))
 
     def view(self, prim: str, low: Low, args: Sequence[Any], type_: Type, lead: tuple[Any, ...] | None = None) -> Low:
-        return self.make(prim, (low, *args), type_, low.lead if lead is None else lead, flops=0.0)
+        return self.make(prim, (low, *args), type_, low.lead if lead is None else lead)
 
     def aligned(self, low: Low, type_: Type) -> Low:
         """``low`` with axes of size 1 where ``type_`` has a loop, family or item axis that it lacks."""
@@ -96,6 +114,13 @@ class Planner:
             return self.make("neg", (low,), low.type, low.lead)
         return self.make("mul", (low, value), low.type, low.lead)
 
+    def known_index(self, node: Node) -> Numbers | None:
+        """The numbers of an index vector that the sizes determine; None for another."""
+        if id(node) not in self._known:
+            self._known[id(node)] = known(node)
+            self._kept.append(node)
+        return self._known[id(node)]
+
     # ------------------------------------------------------------ values
 
     def value(self, node: Node) -> Low:
@@ -125,7 +150,7 @@ class Planner:
         """y for each token, also where it is the same for all of them."""
         if "T" in low.lead:
             return low
-        x = self.make("input", ("x",), Type(), ("T",), stage=2, flops=0.0)
+        x = self.make("input", ("x",), Type(), ("T",), stage=2, grad=True)
         return self.make("per_token", (low, x), low.type, ("T",))
 
     def of_tokens(self, *nodes: Node) -> bool:
@@ -173,20 +198,19 @@ class Planner:
         type_ = Type((matrix.type.item[0],), family, loops)
         if matrix.lead:
             return self.make("matvec", (self.aligned(matrix, Type((1, 1), family, loops)), v), type_,
-                             self.lead(matrix, v), flops=2 * self.table.size((*matrix.lead, *matrix.type.shape)))
-        work = 2 * self.table.size((*v.lead, *type_.batch, *matrix.type.item))
+                             self.lead(matrix, v))
         if not matrix.type.batch:
             if not v.lead and not v.type.batch:
-                return self.make("mv", (matrix, v), type_, (), flops=work)
-            return self.make("linear", (v, matrix), type_, v.lead, flops=work)
+                return self.make("mv", (matrix, v), type_, ())
+            return self.make("linear", (v, matrix), type_, v.lead)
         if not v.type.batch:
-            return self.make("linear_each", (v, matrix), type_, v.lead, flops=work)
+            return self.make("linear_each", (v, matrix), type_, v.lead)
         if b.fits(matrix.type.batch, v.type.batch) and \
                 [a.uid for a in matrix.type.loops] == [a.uid for a in v.type.loops]:
-            return self.make("each", (v, matrix, len(matrix.type.batch)), type_, v.lead, flops=2 * work)
+            return self.make("each", (v, matrix, len(matrix.type.batch)), type_, v.lead)
         full = Type((1, 1), family, loops)
         return self.make("matvec", (self.aligned(matrix, full), self.aligned(v, Type((1,), family, loops))),
-                         type_, self.lead(v), flops=4 * work)
+                         type_, self.lead(v))
 
     def chain(self, factors: tuple[Node, ...], v: Low) -> Low:
         """F₁ … F_k v: neighbours are applied one by one, or multiplied out first, whichever costs less in all.
@@ -199,20 +223,22 @@ class Planner:
         found = self._applied.get(key)
         if found is not None:
             return found
-        ends: list[list[Low]] = [[] for _ in factors] + [[v]]  # ends[k]: ways to F_{k+1} … v, of which the best is kept
+        ends: list[list[tuple[str, Low]]] = [[] for _ in factors] + [[("", v)]]  # ends[k]: ways to F_{k+1} … v
         for end in range(len(factors), 0, -1):
-            so_far = self.cheapest(ends[end])
-            ends[end - 1].append(self.apply(factors[end - 1], so_far))
+            question = f"{len(factors) - end} factors on vectors: one by one, or some multiplied out first"
+            so_far = self.either(question, ends[end], v)
+            ends[end - 1].append((f"factor {end} last, on the vectors", self.apply(factors[end - 1], so_far)))
             for start in range(end - 2, -1, -1):
                 piece = factors[start:end]
                 if piece[0].op == "weight" and "T" in v.lead and self.on_tokens:
                     break  # W on tokens stays the base layer's product
                 if any(applies_weight(f) for f in piece) and "T" in v.lead:
                     break
-                if piece[0].op == "perm" or piece[-1].op == "perm" or not worth_trying(piece, self.table.size(v.lead)):
+                if piece[0].op == "perm" or piece[-1].op == "perm" or not worth_trying(piece, self.tokens_of(v.lead)):
                     continue  # a permutation costs nothing on a vector
-                ends[start].append(self.times_vectors(self.dense(piece), so_far))
-        best = self.cheapest(ends[0])
+                ends[start].append((f"factors {start + 1} to {end} multiplied out first",
+                                    self.times_vectors(self.dense(piece), so_far)))
+        best = self.either(f"{len(factors)} factors on vectors: one by one, or some multiplied out first", ends[0], v)
         self._applied[key] = best
         self._kept.append((factors, v))
         return best
@@ -226,8 +252,9 @@ class Planner:
         key = tuple(id(f) for f in factors)
         found = self._dense.get(key)
         if found is None:
-            candidates = [self.times(factors[:k], factors[k:]) for k in range(1, len(factors))]
-            found = self._dense[key] = self.cheapest(candidates)
+            ways = [(f"the first {k} by the last {len(factors) - k}", self.times(factors[:k], factors[k:]))
+                    for k in range(1, len(factors))]
+            found = self._dense[key] = self.either(f"a product of {len(factors)} matrices: in which order", ways)
             self._kept.append(factors)
         return found
 
@@ -269,17 +296,14 @@ class Planner:
     def matmul(self, x: Low, y: Low) -> Low:
         family, loops = b.united(x.type, y.type)
         type_ = Type((x.type.item[0], y.type.item[1]), family, loops)
-        work = 2 * self.table.size((*self.lead(x, y), *type_.shape, x.type.item[1]))
         return self.make("matmul", (self.aligned(x, Type((1, 1), family, loops)),
-                                    self.aligned(y, Type((1, 1), family, loops))), type_, self.lead(x, y), flops=work)
+                                    self.aligned(y, Type((1, 1), family, loops))), type_, self.lead(x, y))
 
     def _solve(self, prim: str, a: Low, x: Low) -> Low:
         family, loops = b.united(a.type, x.type)
-        n = a.type.item[0]
         full = Type((1, 1), family, loops)
-        work = self.table.size((*full.batch, n, n, n)) + 2 * self.table.size((*full.batch, *x.type.item, n))
         return self.make(prim, (self.aligned(a, full), self.aligned(x, full)), Type(x.type.item, family, loops),
-                         self.lead(a, x), flops=work)
+                         self.lead(a, x))
 
     def as_rows(self, matrix: Low) -> Low:
         """A matrix as vectors along a leading axis."""
@@ -304,7 +328,8 @@ class Planner:
             return built
         if axis == "all":
             expanded = self.make("sum", (expanded, (-1,)), Type())
-        return self.cheapest([expanded, built])
+        return self.either("norms of a sum", [("from the norms and products of its parts", expanded),
+                                              ("from the sum itself", built)])
 
     def _row_norms(self, m: Node) -> Low | None:
         """‖X + Y‖² = ‖X‖² + 2⟨X, Y⟩ + ‖Y‖² by rows, ⟨X, L R⟩ = (X Rᵀ ⊙ L) 1, ‖L R‖² = (L (R Rᵀ) ⊙ L) 1."""
@@ -330,7 +355,7 @@ class Planner:
             inner = self.dense((x, self.rules.t(r)))
         else:
             inner = self.dense((left[0], left[1], self.rules.t(r)))
-        return self.make("rowdot", (inner, self.value(thin_left)), type_, flops=2 * self.table.size(inner.dims))
+        return self.make("rowdot", (inner, self.value(thin_left)), type_)
 
     # ------------------------------------------------------------ the base layer
 
@@ -338,8 +363,7 @@ class Planner:
         """W v (+ bias) by the base layer's own forward."""
         assert self.weight is not None
         prim = "base" if bias or not self.has_bias else "base_without_bias"
-        return self.make(prim, (v,), Type(self.weight.type.item[:1]), v.lead,
-                         flops=2 * self.table.size((*v.lead, *self.weight.type.item)))
+        return self.make(prim, (v,), Type(self.weight.type.item[:1]), v.lead)
 
 
 def worth_trying(suffix: Sequence[Node], tokens: float) -> bool:

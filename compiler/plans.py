@@ -7,6 +7,7 @@ from math import prod
 from typing import Any
 
 from padp.compiler.compiled import Compiled
+from padp.compiler.costs import cost
 from padp.compiler.ir import walk
 from padp.compiler.low import LEAVES, STAGES, VIEWS, order
 
@@ -55,9 +56,9 @@ def plan_of(compiled: Compiled) -> Plan:
         if low.prim in LEAVES or low.prim in VIEWS:
             continue
         line, _ = source.position(low.span.start)
-        steps.append(PlanStep(low.prim.split(":")[-1], low.dims, STAGES[low.stage], low.flops, line,
+        steps.append(PlanStep(low.prim.split(":")[-1], low.dims, STAGES[low.stage], cost(low, compiled.regime.tokens).flops, line,
                               source.line(line).strip()))
-    tokens = compiled.planner.table.tokens
+    tokens = compiled.regime.tokens
     kept = sum(4 * int(prod(int(d) for d in low.dims)) for low in compiled.kept)
     return Plan(compiled.method.name, tokens, tuple(steps), _naive(compiled), kept)
 
@@ -65,7 +66,7 @@ def plan_of(compiled: Compiled) -> Plan:
 def _naive(compiled: Compiled) -> float:
     """FLOPs of the dense reading: every matrix product at its full size, x included once."""
     total = 0.0
-    tokens = compiled.planner.table.tokens
+    tokens = compiled.regime.tokens
     for node in walk(compiled.typed.output):
         batch = prod(int(d) for d in node.type.batch) if node.type.batch else 1
         if node.op == "prod":

@@ -6,8 +6,12 @@ the rotations: n − 1 rotations of a binary tree take ⌈log₂ n⌉ rounds.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
+
+Key: TypeAlias = tuple[str, tuple[Any, ...], tuple[int, int], int]
+"""An index set by its function and numbers, its two columns, and how many coordinates there are."""
 
 
 @lru_cache(maxsize=64)
@@ -25,3 +29,56 @@ def schedule(op: str, attrs: tuple[Any, ...], first: int, second: int, n: int) -
         rounds[level].append(position)
         last[i] = last[j] = level
     return tuple(tuple(r) for r in rounds)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rounds ``first`` to ``last`` − 1, and the coordinates of each block that they mix; () where they are not composed."""
+
+    first: int
+    last: int
+    blocks: tuple[tuple[int, ...], ...]
+
+
+@lru_cache(maxsize=256)
+def grouped(key: Key, size: int) -> tuple[Group, ...]:
+    """Consecutive rounds together while what they mix stays in equal blocks of at most ``size`` coordinates."""
+    from padp.compiler.kernels import index_rows
+
+    op, attrs, (first, second), n = key
+    rows = index_rows(op, attrs)
+    rounds = [[(rows[t][first], rows[t][second]) for t in members] for members in schedule(op, attrs, first, second, n)]
+    groups: list[Group] = []
+    at = 0
+    while at < len(rounds):
+        parent = list(range(n))
+        weight = [1] * n
+        end = at
+        while end < len(rounds):
+            trial, heavy = parent[:], weight[:]
+            for i, j in rounds[end]:
+                x, y = _root(trial, i), _root(trial, j)
+                if x != y:
+                    trial[y] = x
+                    heavy[x] += heavy[y]
+            if max(heavy[_root(trial, i)] for i, _ in rounds[end]) > size:
+                break
+            parent, weight, end = trial, heavy, end + 1
+        blocks: dict[int, list[int]] = {}
+        for i in range(n):
+            if weight[_root(parent, i)] > 1:
+                blocks.setdefault(_root(parent, i), []).append(i)
+        equal = len({len(x) for x in blocks.values()}) == 1
+        if end - at > 1 and equal:
+            groups.append(Group(at, end, tuple(tuple(x) for x in blocks.values())))
+        else:
+            end = max(end, at + 1)
+            groups += [Group(k, k + 1, ()) for k in range(at, end)]
+        at = end
+    return tuple(groups)
+
+
+def _root(parent: list[int], i: int) -> int:
+    while parent[i] != i:
+        i = parent[i]
+    return i

@@ -14,14 +14,16 @@ from padp.compiler import build as b
 from padp.compiler.ir import Axis, Node, Type
 from padp.compiler.linear import base_product
 from padp.compiler.low import Low
-from padp.compiler.planner import Planner, Value, batch_of, low_rank, plain_number
+from padp.compiler.planner import Planner, Value, applies_weight, batch_of, low_rank, plain_number, structured
+from padp.compiler.taking import put_together, taken
 
 
 def _leaf(p: Planner, node: Node) -> Low:
     stage = {"param": 1 if node.op == "param" and node.attrs[-1] == "learned" else 0, "weight": 0, "bias": 0,
              "input": 2, "knob": 1}[node.op]
     lead = ("T",) if node.op == "input" else ()
-    return p.make(node.op, (node.attrs[0],), node.type, lead, stage=stage, flops=0.0)
+    moves = node.op == "input" or (node.op == "param" and stage == 1)
+    return p.make(node.op, (node.attrs[0],), node.type, lead, stage=stage, grad=moves)
 
 
 def _constant(p: Planner, node: Node) -> Low:
@@ -36,6 +38,10 @@ def _add(p: Planner, node: Node) -> Low:
     total: Low | None = None
     if node.type.rank == 1 and p.on_tokens:
         total, terms = _base_first(p, terms)
+        sums, terms = _thin_products(p, terms)
+        for low in sums:
+            total = low if total is None else p.elementwise(
+                "add", Type(node.type.item, *batch_of(total, low)), total, low)
     for term in terms:
         sign, inner = (-1, term.args[1]) if term.op == "scale" and term.args[0].op == "const" \
             and term.args[0].value == -1 else (1, term)
@@ -62,6 +68,46 @@ def _base_first(p: Planner, terms: list[Node]) -> tuple[Low | None, list[Node]]:
         rest_terms = [t for j, t in enumerate(terms) if j != k and t is not bias[0]]
         return p.base(p.value(vector), True), [*rest, *rest_terms]
     return None, terms
+
+
+def _thin_products(p: Planner, terms: list[Node]) -> tuple[list[Low], list[Node]]:
+    """L₁ R₁ v + L₂ R₂ v = [L₁, L₂] [R₁; R₂] v: thin products of the same vectors as one, and the terms that are left."""
+    groups: dict[int, list[tuple[Node, Node, Node]]] = {}
+    for term in terms:
+        scalars: list[Node] = []
+        core = term
+        while core.op == "scale":
+            scalars.append(core.args[0])
+            core = core.args[1]
+        if core.op != "prod" or len(core.args) < 3 or not p.of_tokens(core.args[-1]) or p.of_tokens(*scalars, *core.args[:-1]):
+            continue
+        matrix = b.prod(p.g, *core.args[:-1])
+        for s in scalars:
+            matrix = b.scale(p.g, s, matrix)
+        parts = None if any(applies_weight(f) or structured(f) for f in core.args[:-1]) else low_rank(p.g, matrix)
+        if parts is not None:
+            groups.setdefault(id(core.args[-1]), []).append((term, *parts))
+    sums: list[Low] = []
+    joined_terms: set[int] = set()
+    for group in groups.values():
+        if len(group) < 2:
+            continue
+        v = p.value(_vector_of(group[0][0]))
+        left, right = b.cat(p.g, [x[1] for x in group], 1), b.cat(p.g, [x[2] for x in group], 2)
+        one = p.times_vectors(p.value(left), p.times_vectors(p.value(right), v))
+        lows = [p.value(x[0]) for x in group]
+        each = lows[0]
+        for low in lows[1:]:
+            each = p.elementwise("add", Type(each.type.item, *batch_of(each, low)), each, low)
+        sums.append(p.either("thin products of the same vectors", [("each on its own", each), ("side by side, as one", one)], v))
+        joined_terms |= {id(x[0]) for x in group}
+    return sums, [t for t in terms if id(t) not in joined_terms]
+
+
+def _vector_of(term: Node) -> Node:
+    while term.op == "scale":
+        term = term.args[1]
+    return term.args[-1]
 
 
 def _scale(p: Planner, node: Node) -> Low:
@@ -158,7 +204,7 @@ def _dot(p: Planner, node: Node) -> Low:
 
 def _inv(p: Planner, node: Node) -> Low:
     low = p.value(node.args[0])
-    return p.make("k:inverse", (low,), node.type, low.lead, flops=2 * p.table.size((*low.dims, low.type.item[0])))
+    return p.make("k:inverse", (low,), node.type, low.lead)
 
 
 def _sumsq(p: Planner, node: Node) -> Low:
@@ -196,12 +242,18 @@ def _take(p: Planner, node: Node) -> Low:
     if index.op == "iota":
         axis, step, first = index.attrs
         return _loop_from_axis(p, low, back, axis, step, first, node)
-    where = p.value(index)
+    last = back == 1 and a.type.rank == 1
     if index.type.rank == 1 and not index.type.loops:
-        return p.make("index_select", (low, -back, where), node.type, low.lead)
+        if last and a.op == "cat" and a.attrs[0] == 1:
+            whole = put_together(p, [p.value(x) for x in a.args], index)
+            if whole is not None:
+                return whole
+        if last:
+            return taken(p, low, index)
+        return p.make("index_select", (low, -back, p.value(index)), node.type, low.lead)
     if index.type.rank == 0 and len(index.type.loops) == 1:
         type_ = _resized(low.type, back, index.type.loops[0].size)
-        gathered = p.make("index_select", (low, -back, where), type_, low.lead, flops=p.table.size(node.type.shape))
+        gathered = taken(p, low, index) if last else p.make("index_select", (low, -back, p.value(index)), type_, low.lead)
         return _move_to_loops(p, gathered, back, node)
     raise b.Mismatch("an index that depends on two loops at once", "E302")
 
@@ -288,9 +340,9 @@ def _join(p: Planner, node: Node) -> Low:
     low = p.value(node.args[0])
     if node.attrs[1] == "columns":  # (N, p, r) → p × N r
         moved = p.view("movedim", low, (-3, -2), Type((low.type.item[0], node.attrs[0].size, low.type.item[1])))
-        return p.make("flatten", (moved, -2, -1), node.type, low.lead, flops=0.0)
+        return p.make("flatten", (moved, -2, -1), node.type, low.lead)
     start = -2 if low.type.rank == 1 else -3
-    return p.make("flatten", (low, start, start + 1), node.type, low.lead, flops=0.0)
+    return p.make("flatten", (low, start, start + 1), node.type, low.lead)
 
 
 def _blkdiag(p: Planner, node: Node) -> Low:
@@ -305,7 +357,7 @@ def _reshape(p: Planner, node: Node) -> Low:
     if axes == 0:
         return p.view("unsqueeze", low, (-1,), node.type)
     dims = node.type.family + node.type.item
-    return p.make("reshape_tail", (low, axes, dims), node.type, low.lead, flops=0.0)
+    return p.make("reshape_tail", (low, axes, dims), node.type, low.lead)
 
 
 def _as_is(p: Planner, node: Node) -> Low:
@@ -324,14 +376,13 @@ def _unsqueeze(*axes: int) -> Callable[[Planner, Node], Low]:
 
 def _svd(p: Planner, node: Node) -> Low:
     low = p.value(node.args[0])
-    cost = 20.0 * p.table.size((*low.type.shape, min(low.type.item)))
     full = min(low.type.item)
-    return p.make("k:svd", (low, None if node.attrs[0] == full else node.attrs[0]), node.type, flops=cost)
+    return p.make("k:svd", (low, None if node.attrs[0] == full else node.attrs[0]), node.type)
 
 
 def _qr(p: Planner, node: Node) -> Low:
     low = p.value(node.args[0])
-    return p.make("k:qr", (low,), node.type, flops=4.0 * p.table.size((*low.type.shape, min(low.type.item))))
+    return p.make("k:qr", (low,), node.type)
 
 
 def _out(p: Planner, node: Node) -> Low:
@@ -366,7 +417,7 @@ def _fold(p: Planner, node: Node) -> Low:
 
 def _detach(p: Planner, node: Node) -> Low:
     low = p.value(node.args[0])
-    return p.make("detach", (low,), node.type, low.lead, flops=0.0)
+    return p.make("detach", (low,), node.type, low.lead)
 
 
 def _drop(p: Planner, node: Node) -> Low:
@@ -407,7 +458,7 @@ VALUES: Mapping[str, Value] = {
 
 def sum_axis(p: Planner, low: Low, axis: Axis, type_: Type) -> Low:
     back = len(low.type.loops) - low.type.loops.index(axis) + len(low.type.family) + low.type.rank
-    return p.make("sum", (low, (-back,)), type_, low.lead, flops=p.table.size(low.dims))
+    return p.make("sum", (low, (-back,)), type_, low.lead)
 
 
 def joined(p: Planner, a: Node, axis: Axis) -> Node | None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from padp.dsl.diagnostics import PadpError as PadpError
     from padp.models import activate as activate
     from padp.models import attach as attach
+    from padp.models import decoding as decoding
     from padp.models import detach as detach
     from padp.models import disabled as disabled
     from padp.models import load as load
@@ -47,6 +48,7 @@ _HOME = {
     "PadpError": "padp.dsl.diagnostics",
     "activate": "padp.models",
     "attach": "padp.models",
+    "decoding": "padp.models",
     "detach": "padp.models",
     "disabled": "padp.models",
     "load": "padp.models",
@@ -69,6 +71,7 @@ __all__ = [
     "attach",
     "check",
     "compile",
+    "decoding",
     "detach",
     "disabled",
     "load",

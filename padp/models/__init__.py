@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from padp.models.attaching import activate, attach, disabled
+from padp.models.attaching import activate, attach, decoding, disabled
 from padp.models.checkpoint import load, save
 from padp.models.detaching import detach
 from padp.models.listing import summary, targets
@@ -19,6 +19,6 @@ from padp.models.training import penalty, trainable, update
 from padp.models.training import set_knobs as set
 
 __all__ = [
-    "activate", "attach", "detach", "disabled", "load", "merge", "penalty", "save", "set", "summary", "targets",
+    "activate", "attach", "decoding", "detach", "disabled", "load", "merge", "penalty", "save", "set", "summary", "targets",
     "trainable", "unmerge", "update",
 ]

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from padp.compiler import adapter as compiler
+from padp.compiler.module import AdapterModule
 from padp.compiler.shared import SharedStore
 from padp.compiler.site import LinearSite, Site
 from padp.dsl.diagnostics import refuse
@@ -260,3 +261,20 @@ def disabled(model: nn.Module) -> Generator[None, None, None]:
     finally:
         for part, enabled in zip(parts, before, strict=True):
             part.enabled = enabled
+
+
+@contextmanager
+def decoding(model: nn.Module) -> Generator[None, None, None]:
+    """Within this context calls without gradients are planned for one token each, as in a decoding loop.
+
+    Only speed differs, never the result; training is not affected. Prompts may be run inside too, at some cost.
+    """
+    parts = [part for part in holder(model).modules() if isinstance(part, AdapterModule)]
+    before = [part.tokens for part in parts]
+    for part in parts:
+        part.expect("one")
+    try:
+        yield
+    finally:
+        for part, tokens in zip(parts, before, strict=True):
+            part.expect(tokens)

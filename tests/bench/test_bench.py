@@ -90,9 +90,9 @@ def test_saved_for_backward(module: nn.Module, saved: int, kept_x: int) -> None:
 
 def test_lora_keeps_x_and_the_thin_product() -> None:
     """x for ∂A, A x (T × r) for ∂B; scaling B by α/r beside it costs at most a B and an A."""
-    (row,) = measure(contest("lora", ()), linear_place(64, 64, CPU, torch.float32), [100], How(1, CPU))
-    assert row.kept_x == 100 * 64 * 4
-    assert 100 * 16 * 4 <= row.saved <= 100 * 16 * 4 + 2 * 64 * 16 * 4
+    (row,) = measure(contest("lora", ()), linear_place(512, 512, CPU, torch.float32), [100], How(1, CPU))
+    assert row.kept_x == 100 * 512 * 4
+    assert 100 * 16 * 4 <= row.saved <= 100 * 16 * 4 + 2 * 512 * 16 * 4
 
 
 def test_peak_is_what_is_alive_at_once() -> None:

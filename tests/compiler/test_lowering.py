@@ -6,7 +6,7 @@ matrix is applied to a vector, to tokens, to the rows of a matrix and to a famil
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -18,9 +18,10 @@ from padp.compiler import lower
 from padp.compiler.applied import APPLIED
 from padp.compiler.emit import run
 from padp.compiler.ir import Node, Type
-from padp.compiler.low import Low
+from padp.compiler.low import Low, order
 from padp.compiler.planner import Planner
 from padp.compiler.prims import PRIMS
+from padp.compiler.search import Regime, built_with
 from padp.compiler.values import VALUES
 from tests.compiler.graphs import B, K, M, N, R, Site
 from tests.compiler.literal import literal
@@ -236,20 +237,31 @@ def test_every_value_has_a_case() -> None:
     assert set(VALUE_CASES) == set(VALUES)
 
 
+REGIME = Regime("train", TOKENS, True)
+
+
 def planned(s: Site, root: Node, **more: Any) -> tuple[Planner, Low]:
-    p = lower.planner(s.g, s.W, TOKENS, has_bias=False, **more)
+    p = lower.planner(s.g, s.W, REGIME, has_bias=False, **more)
     return p, p.value(root)
+
+
+def every_way(p: Planner, low: Low) -> Iterator[Low]:
+    """A value in all the ways that its choices have, one choice changed at a time: each has to be right."""
+    yield p.settle(low)[0][0]
+    for choice in [c for c in order(low) if c.prim == "choice"]:
+        for k in range(len(choice.args[0])):
+            yield built_with(p.table, {**p.estimate.picks, id(choice): k}, low)
 
 
 @pytest.mark.parametrize(("op", "number"), [(op, k) for op, made in VALUE_CASES.items() for k in range(len(made))])
 def test_value_is_its_dense_meaning(op: str, number: int) -> None:
     s = Site()
     root = VALUE_CASES[op][number](s)
-    _, low = planned(s, root)
     x = s.values["x"] if "x" in s.values else None
-    fast, slow = computed(s, low, x), literal(root, s.values)
-    assert tuple(fast.shape[len(fast.shape) - len(low.type.shape):]) == tuple(low.type.shape), "the type lies"
-    slopes_agree(fast.expand(slow.shape), slow, [v for v in s.values.values() if v.requires_grad])
+    for low in every_way(*planned(s, root)):
+        fast, slow = computed(s, low, x), literal(root, s.values)
+        assert tuple(fast.shape[len(fast.shape) - len(low.type.shape):]) == tuple(low.type.shape), "the type lies"
+        slopes_agree(fast.expand(slow.shape), slow, [v for v in s.values.values() if v.requires_grad])
 
 
 KERNELS: Mapping[str, Made] = {
@@ -302,13 +314,19 @@ def test_every_kernel_has_a_case() -> None:
 def test_kernel_in_a_plan(op: str) -> None:
     s = Site()
     root = KERNELS[op](s)
-    _, low = planned(s, root)
+    low = next(every_way(*planned(s, root)))
     slow = literal(root, s.values)
     assert tuple(slow.shape) == tuple(low.type.shape)
     slopes_agree(computed(s, low).expand(slow.shape), slow, [v for v in s.values.values() if v.requires_grad])
 
 
 # ---------------------------------------------------------------- matrices applied
+
+def spectrum(s: Site, places: Node, count: int) -> Node:
+    """Re(iFFT₂(S)) of a sparse S."""
+    S = node(s, "scatter", (s.tensor("c", count), places), (M, N), (M, N))
+    return node(s, "Re", (node(s, "ifft2", (S,), (M, N), kind="complex"),), (M, N), kind="real")
+
 
 MATRICES: Mapping[str, list[Made]] = {
     "weight": [lambda s: s.W],
@@ -324,7 +342,8 @@ MATRICES: Mapping[str, list[Made]] = {
                 lambda s: b.blkdiag(s.g, s.tensor("F", R, K, family=(2, 2))),
                 lambda s: b.blkdiag(s.g, s.prod(s.many("F", R, K), s.many("G", K, R)))],
     "perm": [lambda s: s.perm(s.order("i"))],
-    "t": [lambda s: s.t(s.A()), lambda s: s.t(node(s, "circulant", (s.v(),), (N, N))), lambda s: s.t(s.v()),
+    "Re": [lambda s: spectrum(s, s.places(M, N)[0], K), lambda s: node(s, "Re", (s.A(),), (M, N))],
+    "t": [lambda s: s.t(spectrum(s, s.places(M, N)[0], K)), lambda s: s.t(s.A()), lambda s: s.t(node(s, "circulant", (s.v(),), (N, N))), lambda s: s.t(s.v()),
           lambda s: s.t(node(s, "scatter", (s.tensor("c", K), s.places(M, N)[0]), (M, N), (M, N)))],
     "outer": [lambda s: b.outer(s.g, s.u(), s.v())],
     "inv": [lambda s: s.inv(s.S()), lambda s: s.inv(s.add(s.eye(), s.S()))],
@@ -374,16 +393,18 @@ def vectors(s: Site, kind: str, n: int) -> tuple[Node, Tensor | None]:
 def test_applied_is_the_product(op: str, number: int, turned: bool, kind: str) -> None:
     s = Site()
     m = MATRICES[op][number](s)
-    p = lower.planner(s.g, s.W, TOKENS, has_bias=False)
-    dense = literal(m, s.values)
+    p = lower.planner(s.g, s.W, REGIME, has_bias=False)
+    plain = m
     if turned:
-        m, dense = p.rules.t(m), dense.mT
+        m = p.rules.t(m)
     if kind == "loop" and op in ("sumloop", "fold"):
         kind = "family"  # a vector that depends on the loop's own index has no meaning outside of it
     v, x = vectors(s, kind, int(m.type.item[1]))
-    fast = computed(s, p.apply(m, p.value(v)), x)
-    slow = (x if x is not None else s.values[str(v.attrs[0])]) @ dense.mT
-    slopes_agree(fast, slow, [t for t in s.values.values() if t.requires_grad] + ([] if x is None else [x]))
+    for low in every_way(p, p.apply(m, p.value(v))):
+        dense = literal(plain, s.values)
+        slow = (x if x is not None else s.values[str(v.attrs[0])]) @ (dense if turned else dense.mT)
+        slopes_agree(computed(s, low, x), slow,
+                     [t for t in s.values.values() if t.requires_grad] + ([] if x is None else [x]))
 
 
 @pytest.mark.parametrize(("op", "number"), [(op, k) for op, made in MATRICES.items() for k in range(len(made))])
@@ -393,6 +414,6 @@ def test_a_family_of_matrices_or_a_product_with_a_matrix(op: str, number: int) -
     m = MATRICES[op][number](s)
     rows, columns = (int(d) for d in m.type.item)
     for factors in ((m, s.tensor("right", columns, 3)), (s.tensor("left", 3, rows), m)):
-        _, low = planned(s, s.prod(*factors))
-        slow = literal(factors[0], s.values) @ literal(factors[1], s.values)
-        slopes_agree(computed(s, low), slow, [t for t in s.values.values() if t.requires_grad])
+        for low in every_way(*planned(s, s.prod(*factors))):
+            slow = literal(factors[0], s.values) @ literal(factors[1], s.values)
+            slopes_agree(computed(s, low), slow, [t for t in s.values.values() if t.requires_grad])

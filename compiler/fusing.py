@@ -1,0 +1,70 @@
+"""Neighbouring operations that one call does: fewer passes over what each token has.
+
+    a + v Mᵀ     = add_linear(a, v, M)      the product adds to a as it goes
+    a + c v Mᵀ   = add_linear(a, v, M, c)   for a number c
+    a + b ⊙ c    = addcmul(a, b, c)
+
+Only where the inner result is read nowhere else: what is shared is still made once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from padp.compiler.low import Low, Table, order
+
+
+def fused(table: Table, roots: Sequence[Low]) -> tuple[Low, ...]:
+    """The same roots with neighbours fused."""
+    readers: dict[int, int] = {}
+    for low in order(*roots):
+        for x in low.inputs():
+            readers[id(x)] = readers.get(id(x), 0) + 1
+    for r in roots:
+        readers[id(r)] = readers.get(id(r), 0) + 1
+    done: dict[int, Low] = {}
+
+    def new(a: Any) -> Any:
+        if isinstance(a, Low):
+            return done[id(a)]
+        return tuple(new(x) for x in a) if isinstance(a, tuple) else a
+
+    for low in order(*roots):
+        found = _sum(table, low, readers, done) if low.prim in ("add", "sub") else None
+        if found is None:
+            args = tuple(new(a) for a in low.args)
+            changed = any(done[id(x)] is not x for x in low.inputs())
+            table.span = low.span
+            found = table.make(low.prim, args, low.type, low.lead, stage=low.stage) if changed else low
+        done[id(low)] = found
+    return tuple(done[id(r)] for r in roots)
+
+
+def _sum(table: Table, low: Low, readers: dict[int, int], done: dict[int, Low]) -> Low | None:
+    """a ± (a product that nobody else reads), where it pays: where there is one for each token."""
+    if len(low.args) != 2 or not all(isinstance(a, Low) for a in low.args) or "T" not in low.lead:
+        return None
+    first, second = low.args
+    ways = [(first, second, -1 if low.prim == "sub" else 1)]
+    if low.prim == "add":
+        ways.append((second, first, 1))
+    for total, part, sign in ways:
+        inner, factor = part, sign
+        single = readers[id(inner)] == 1
+        if inner.prim == "mul" and len(list(inner.inputs())) == 1 and not isinstance(inner.args[1], Low):
+            inner, factor = inner.args[0], sign * inner.args[1]
+            single = single and readers[id(inner)] == 1
+        elif inner.prim == "neg":
+            inner, factor = inner.args[0], -sign
+            single = single and readers[id(inner)] == 1
+        if single and inner.prim == "linear" and total.dims == low.dims == inner.dims:
+            table.span = inner.span
+            v, m = (done[id(x)] for x in inner.args)
+            return table.make("add_linear", (done[id(total)], v, m, factor), low.type, low.lead)
+        if readers[id(part)] == 1 and part.prim == "mul" and sign == 1 and part.dims == low.dims \
+                and len(list(part.inputs())) == 2:
+            table.span = part.span
+            u, c = (done[id(x)] for x in part.args)
+            return table.make("addcmul", (done[id(total)], u, c), low.type, low.lead)
+    return None

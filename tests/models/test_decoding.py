@@ -1,0 +1,76 @@
+"""One token at a time: another plan, the same result."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import padp
+from padp.compiler.module import AdapterModule
+
+LINEAR = ("adalora", "antipasto", "boft", "delora", "dora", "fourierft", "goft", "hra", "ia3", "lora", "oft", "pissa",
+          "psoft", "randlora", "road", "ssvd", "svft", "vera")
+
+
+def model_with(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 128), nn.Tanh(), nn.Linear(128, 64)).double()
+    padp.attach(model, padp.compile(name), dtype=torch.double, **({"steps": 10} if name == "adalora" else {}))
+    with torch.no_grad():
+        for p in padp.trainable(model):
+            p.add_(0.05 * torch.randn_like(p))
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_the_result_is_the_same(name: str) -> None:
+    model = model_with(name)
+    x = torch.randn(1, 1, 64, dtype=torch.double)
+    with torch.no_grad():
+        many = model(x)
+        with padp.decoding(model):
+            one, again = model(x), model(x)
+        after = model(x)
+    assert torch.allclose(one, many, rtol=1e-10, atol=1e-10)
+    assert torch.equal(one, again)
+    assert torch.equal(after, many)
+
+
+def test_it_ends_with_the_context_also_after_an_error() -> None:
+    model = model_with("lora")
+    parts = [m for m in model.modules() if isinstance(m, AdapterModule)]
+    with pytest.raises(ZeroDivisionError), padp.decoding(model):
+        assert {part.tokens for part in parts} == {"one"}
+        1 / 0  # noqa: B018
+    assert {part.tokens for part in parts} == {"many"}
+
+
+def test_gradients_take_the_training_plan() -> None:
+    model = model_with("dora")
+    x = torch.randn(3, 64, dtype=torch.double)
+    plain = copy.deepcopy(model)
+    plain(x).square().sum().backward()
+    with padp.decoding(model):
+        model(x).square().sum().backward()
+    for a, b in zip(padp.trainable(model), padp.trainable(plain), strict=True):
+        assert a.grad is not None and b.grad is not None and torch.equal(a.grad, b.grad)
+
+
+def test_another_parameter_another_result() -> None:
+    model = model_with("boft")
+    x = torch.randn(1, 64, dtype=torch.double)
+    with torch.no_grad(), padp.decoding(model):
+        before = model(x)
+        for p in padp.trainable(model):
+            p.mul_(1.5)
+        assert not torch.allclose(model(x), before)
+
+
+def test_plans_differ_where_it_pays() -> None:
+    """RandLoRA builds its scaled bases for many tokens; for one it scales the token."""
+    module = padp.compile("randlora")(nn.Linear(512, 512)).adapters["default"]
+    compiled = module.compiled
+    assert {low.prim for low in compiled.one.outputs} and compiled.one.outputs != compiled.many.outputs
