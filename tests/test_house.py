@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -96,6 +97,14 @@ def test_module_names(folder: str) -> None:
     names = {path.stem for path in modules(folder)} - {"__init__", "__main__"}
     assert names & BANNED_MODULES == set()
     assert names & STANDARD == set(), "a module named like the standard library's"
+
+
+def test_every_file_of_the_compiler_has_its_place() -> None:
+    """The table of CONTRIBUTING.md names each file of compiler/ once, and none that is not there."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text.split("| phase |", 1)[1].split("\n\n", 1)[0]
+    named = re.findall(r"`(\w+)`", table)
+    assert sorted(named) == sorted(path.stem for path in modules("compiler") if path.stem != "__init__")
 
 
 def test_no_module_is_called_like_a_public_name() -> None:
