@@ -24,11 +24,12 @@ import sympy as sp
 from padp.compiler import build as b
 from padp.compiler.adapter import Capability
 from padp.compiler.cases import Case, cases
+from padp.compiler.decompositions import around_base
 from padp.compiler.dims import lower, product, same, show, symbol, written_out
 from padp.compiler.ir import NOWHERE, Node, depends, walk
 from padp.compiler.linear import affine, base_product, matrix_of, uses_input
 from padp.compiler.properties import Facts
-from padp.compiler.rules import Simplifier, around_base
+from padp.compiler.rules import Simplifier
 from padp.compiler.sizes import symbolic, text
 from padp.compiler.starts import Starts
 from padp.compiler.state import Elaborated

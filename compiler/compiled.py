@@ -18,6 +18,7 @@ from typing import Any
 from padp.compiler import build as b
 from padp.compiler import lower
 from padp.compiler.attention import attention_maps
+from padp.compiler.decompositions import around_base
 from padp.compiler.elaborate import elaborate
 from padp.compiler.emit import Stage, emit, step_values
 from padp.compiler.fusing import fused
@@ -26,7 +27,6 @@ from padp.compiler.linear import affine, base_product, matrix_of
 from padp.compiler.low import Low, kept_values, order
 from padp.compiler.planner import Planner
 from padp.compiler.recompute import Recipe, recipes
-from padp.compiler.rules import around_base
 from padp.compiler.search import CPU, MACHINES, Decision, Estimate, Regime
 from padp.compiler.state import Elaborated, Learned
 from padp.compiler.terms import Let, Method, Var

@@ -3,8 +3,8 @@
     simplify(g, node) -> node of the same meaning
 
 Each rule is one function whose docstring is its equation; ``tests/compiler/test_rules.py`` checks both sides of every
-one in float64. The rules of the singular value decomposition are here too: what is left of an SVD is W minus its top
-part, so no rule ever has to build it.
+one in float64. What is left of an SVD is W minus its top part, so no rule ever has to build it. More rules are in
+``operator_rules``, ``part_rules`` and ``decompositions``.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from typing import Any
 import sympy as sp
 
 from padp.compiler import build as b
-from padp.compiler.chains import apart
+from padp.compiler.decompositions import svd_part, whole_of
 from padp.compiler.dims import lower, same
 from padp.compiler.ir import Graph, Node, Type, walk
+from padp.compiler.operator_rules import BY_OPERATOR
+from padp.compiler.part_rules import cut, push_diag, zero_parts
 
 _READS_FAMILY = ("view", "reshape", "take", "slice", "repeat", "assemble", "grouped")
 """Operators that count the axes of a family, and so need them even where all items are equal."""
@@ -166,11 +168,11 @@ class Simplifier:
         if any(b.is_zero(f) for f in flat):
             return b.zeros(self.g, result.type)
         flat = self._neighbours(flat)
-        for rule in (self._whole_svd, self._push_diag, self._cut, self._zero_parts):
-            found = rule(flat)
-            if found is not None:
-                node = self.prod(tuple(found))
-                return self._scaled(scalars, node)
+        found = self._whole_svd(flat)
+        for rule in (push_diag, cut, zero_parts):
+            found = rule(self, flat) if found is None else found
+        if found is not None:
+            return self._scaled(scalars, self.prod(tuple(found)))
         if len(flat) == 2 and flat[0].op == "diag" and flat[1].type.rank == 1:
             node = self.mul(flat[0].args[0], flat[1])
         else:
@@ -253,7 +255,7 @@ class Simplifier:
                 return b.zeros(self.g, v.type.with_item((n, n)))
         return b.diag(self.g, v)
 
-    # ------------------------------------------------------------ singular value decompositions
+    # ------------------------------------------------------------ parts
 
     def _whole_svd(self, flat: list[Node]) -> list[Node] | None:
         """U diag(Σ) Vᵀ = W;  U_{:,k:} diag(Σ_{k:}) Vᵀ_{k:,:} = W − U_{:,:k} diag(Σ_{:k}) Vᵀ_{:k,:}."""
@@ -261,8 +263,8 @@ class Simplifier:
             u, d, v = flat[k:k + 3]
             if d.op != "diag":
                 continue
-            found = _svd_part(u, 0)
-            if found is None or not found == _svd_part(d.args[0], 1) == _svd_part(v, 2):
+            found = svd_part(u, 0)
+            if found is None or not found == svd_part(d.args[0], 1) == svd_part(v, 2):
                 continue
             svd, low, high = found
             m, n = svd.args[0].type.item
@@ -272,75 +274,12 @@ class Simplifier:
             matrix = svd.args[0]
             if same(low, 0):
                 return [*flat[:k], matrix, *flat[k + 3:]]
-            head = b.prod(self.g, b.slice_(self.g, _whole(u), -1, 0, low),
-                          b.diag(self.g, b.slice_(self.g, _whole(d.args[0]), -1, 0, low)),
-                          b.slice_(self.g, _whole(v), -2, 0, low))
+            head = b.prod(self.g, b.slice_(self.g, whole_of(u), -1, 0, low),
+                          b.diag(self.g, b.slice_(self.g, whole_of(d.args[0]), -1, 0, low)),
+                          b.slice_(self.g, whole_of(v), -2, 0, low))
             rest = self.add([matrix, self.scale(self.g.const(-1), head)], matrix.type)
             return [*flat[:k], rest, *flat[k + 3:]]
         return None
-
-    def _push_diag(self, flat: list[Node]) -> list[Node] | None:
-        """diag(d) [C; D] = [diag(d₁) C; diag(d₂) D];  [A, B] diag(d) = [A diag(d₁), B diag(d₂)]."""
-        for k in range(len(flat) - 1):
-            x, y = flat[k], flat[k + 1]
-            if x.op == "diag" and y.op == "cat" and y.attrs[0] == 2 and y.type.rank == 2:
-                parts = [self.prod((self.diag(d), c)) for d, c in zip(
-                    self._cuts(x.args[0], 1, [p.type.item[0] for p in y.args]), y.args, strict=True)]
-                return [*flat[:k], b.cat(self.g, parts, 2), *flat[k + 2:]]
-            if y.op == "diag" and x.op == "cat" and x.attrs[0] == 1 and x.type.rank == 2:
-                parts = [self.prod((c, self.diag(d))) for d, c in zip(
-                    self._cuts(y.args[0], 1, [p.type.item[1] for p in x.args]), x.args, strict=True)]
-                return [*flat[:k], b.cat(self.g, parts, 1), *flat[k + 2:]]
-        return None
-
-    def _cut(self, flat: list[Node]) -> list[Node] | None:
-        """X [C; D] = X_{:,:k} C + X_{:,k:} D;  [A, B] Y = A Y_{:k} + B Y_{k:};  X diag([a; b]) Y likewise,
-
-        where X or Y comes from a decomposition: there the pieces have rules of their own.
-        """
-        for k in range(len(flat) - 1):
-            x, y = flat[k], flat[k + 1]
-            if x.type.rank != 2 or y.type.rank != 2:
-                continue
-            vertical = y.op == "cat" and y.attrs[0] == 2
-            horizontal = x.op == "cat" and x.attrs[0] == 1
-            if (vertical and (horizontal or _decomposed(x))) or (horizontal and _decomposed(y)):
-                sizes = [p.type.item[0] for p in y.args] if vertical else [p.type.item[1] for p in x.args]
-                terms = [self.prod((p, q)) for p, q in zip(
-                    self._cuts(x, 1, sizes), self._cuts(y, 2, sizes), strict=True)]
-                return [*flat[:k], self.add(terms, b.prod(self.g, x, y).type), *flat[k + 2:]]
-        for k in range(1, len(flat) - 1):
-            x, d, y = flat[k - 1:k + 2]
-            if d.op == "diag" and d.args[0].op == "cat" and x.type.rank == 2 and y.type.rank == 2 \
-                    and (_decomposed(x) or _decomposed(y)):
-                sizes = [p.type.item[0] for p in d.args[0].args]
-                terms = [self.prod((p, self.diag(e), q)) for p, e, q in zip(
-                    self._cuts(x, 1, sizes), d.args[0].args, self._cuts(y, 2, sizes), strict=True)]
-                return [*flat[:k - 1], self.add(terms, b.prod(self.g, x, d, y).type), *flat[k + 2:]]
-        return None
-
-    def _zero_parts(self, flat: list[Node]) -> list[Node] | None:
-        """[A, 0] Y = A Y_{:k};  X [B; 0] = X_{:,:k} B;  [B; 0] Y = [B Y; 0]: nothing is multiplied by zeros."""
-        for k in range(len(flat) - 1):
-            x, y = flat[k], flat[k + 1]
-            for padded, axis in ((x, 1), (y, 2)):
-                if padded.type.rank == 2 and _has_zeros(padded, axis):
-                    sizes = [p.type.item[2 - axis] for p in padded.args]
-                    terms = [self.prod((p, q)) for p, q in zip(
-                        self._cuts(x, 1, sizes), self._cuts(y, y.type.rank, sizes), strict=True)]
-                    return [*flat[:k], self.add(terms, b.prod(self.g, x, y).type), *flat[k + 2:]]
-        if len(flat) > 1 and _has_zeros(flat[0], 2):
-            rest = b.prod(self.g, *flat).type
-            return [b.cat(self.g, [self.prod((p, *flat[1:])) for p in flat[0].args], rest.rank)]
-        return None
-
-    def _cuts(self, node: Node, axis: int, sizes: Sequence[Any]) -> list[Node]:
-        """``node`` cut along an axis (counted from the end) into pieces of these sizes."""
-        pieces, at = [], 0
-        for size in sizes:
-            pieces.append(self.slice(node, -axis, at, lower(at + size), 1))
-            at = lower(at + size)
-        return pieces
 
     def slice(self, a: Node, axis: int, start: Any, stop: Any, step: Any) -> Node:
         """[A; B]_{:k} = A;  (A B)_{:k} = A_{:k} B;  a slice of a slice is a slice."""
@@ -473,7 +412,6 @@ class Simplifier:
             return self.prod((columns, b.diag(self.g, b.stack(self.g, scalar, axis, "item")), rows))
         return b.sumloop(self.g, a, axis)
 
-
     def _sparse(self, core: Node, scalar: Node | None, axis: Any) -> Node | None:
         """Σ_{(i,j) ∈ Ω} c U_{:,i} V_{j,:} = U scatter(c, Ω) V: no column is gathered."""
         u, v = core.args
@@ -492,233 +430,7 @@ class Simplifier:
         return self.prod((u.args[0], middle, v.args[0]))
 
 
-def _decomposed(node: Node) -> bool:
-    """Whether a factor is (a piece of) an output of a decomposition."""
-    while node.op in ("slice", "t"):
-        node = node.args[0]
-    return node.op == "out"
-
-
-def _has_zeros(node: Node, axis: int) -> bool:
-    """Whether some of the blocks that stand along an axis are zero."""
-    return node.op == "cat" and node.attrs[0] == axis and any(b.is_zero(p) for p in node.args)
-
-
-def _svd_part(node: Node, output: int) -> tuple[Node, Any, Any] | None:
-    """(svd, start, stop) when node is output ``output`` of an svd, or a slice of it along the triples."""
-    axis = -2 if output == 2 else -1
-    low: Any = 0
-    if node.op == "slice" and node.attrs[0] == axis and node.attrs[3] == 1:
-        low, high = node.attrs[1], node.attrs[2]
-        node = node.args[0]
-    else:
-        high = None
-    if node.op != "out" or node.attrs[0] != output or node.args[0].op != "svd":
-        return None
-    svd = node.args[0]
-    return svd, low, svd.attrs[0] if high is None else high
-
-
-def _whole(node: Node) -> Node:
-    return node.args[0] if node.op == "slice" else node
-
-
-# ---------------------------------------------------------------- which rule for which operator
-
-
-def _div(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
-    """a/1 = a;  0/a = 0;  a/a = 1 for entries that are never 0 is not assumed."""
-    a, c = args
-    if c.op == "const" and c.value == 1:
-        return a
-    if b.is_zero(a) and c.op in ("const", "full"):
-        return b.zeros(s.g, node.type)
-    if a.op == "const" and c.op == "full" and c.attrs[0] != 0:
-        return b.full(s.g, lower(sp.sympify(a.value) / c.attrs[0]), c.type)
-    if a.op == "const" and c.op == "const" and c.value != 0:
-        return s.g.const(lower(sp.sympify(a.value) / c.value))
-    if a is c and c.op == "point" and c.attrs[0] == "sqrt":
-        return b.full(s.g, 1, a.type)
-    return b.div(s.g, a, c)
-
-
-def _pow(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
-    """(√a)² = a;  numbers."""
-    (a,), (exponent,) = args, node.attrs
-    if a.op == "point" and a.attrs[0] == "sqrt" and exponent == 2:
-        return a.args[0]
-    if a.op == "const":
-        return s.g.const(lower(sp.sympify(a.value) ** exponent))
-    if a.op == "full":
-        return b.full(s.g, lower(sp.sympify(a.attrs[0]) ** exponent), a.type)
-    return b.pow_(s.g, a, exponent)
-
-
-_AT: dict[str, Callable[[Any], Any]] = {
-    "cos": sp.cos, "sin": sp.sin, "exp": sp.exp, "sqrt": sp.sqrt, "tanh": sp.tanh, "abs": sp.Abs, "tan": sp.tan,
-    "relu": lambda x: sp.Max(x, 0), "arctan": sp.atan, "sigmoid": lambda x: 1 / (1 + sp.exp(-x)),
-    "silu": lambda x: x / (1 + sp.exp(-x)), "sign": sp.sign,
-}
-
-
-def _point(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
-    """f of a tensor of one value is a tensor of one value."""
-    (a,) = args
-    function = node.attrs[0]
-    if a.op in ("full", "const") and function in _AT and isinstance(a.attrs[0], int):
-        value = _AT[function](sp.sympify(a.attrs[0]))
-        if value.is_integer:
-            return b.full(s.g, int(value), a.type) if a.op == "full" else s.g.const(int(value))
-    if function == "sqrt" and a.op == "pow" and a.attrs[0] == 2:
-        return b.point(s.g, "abs", a.args[0])
-    return s.g.node("point", (a,), node.attrs, node.type)
-
-
-def _skew(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
-    """skew(0) = 0."""
-    if b.is_zero(args[0]):
-        return b.zeros(s.g, node.type)
-    return s.g.node("skew", args, (), node.type)
-
-
-def _blkdiag(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
-    """blkdiag(I, …, I) = I;  blkdiag(0, …) = 0."""
-    (f,) = args
-    if f.op == "eye":
-        return b.eye(s.g, node.type.item[0])
-    if b.is_zero(f):
-        return b.zeros(s.g, node.type)
-    return b.blkdiag(s.g, s.for_each(f, node.args[0].type.family))
-
-
-def _put(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
-    """I with 1 written on its diagonal is I;  I with 0 written at (i, j), i ≠ j, is I."""
-    base, value = args[0], args[1]
-    if base.op == "eye" and len(args) == 4 and value.op == "const":
-        row, col = args[2], args[3]
-        if (row is col and value.value == 1) or (value.value == 0 and apart(row, col)):
-            return base
-    return s.g.node("put", args, node.attrs, node.type)
-
-
-def _fold(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
-    """A chain of identities is where it started."""
-    step, start = args
-    if step.op == "eye":
-        return start
-    return b.fold(s.g, step, start, node.attrs[0], node.attrs[1])
-
-
-def _cat(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
-    """[a_{:k}; a_{k:}] = a."""
-    axis = node.attrs[0]
-    slices = all(p.op == "slice" and p.attrs[0] == -axis and p.attrs[3] == 1 and p.args[0] is args[0].args[0]
-                 for p in args)
-    if slices:
-        whole = args[0].args[0]
-        ends = [0] + [p.attrs[2] for p in args]
-        if all(same(p.attrs[1], e) for p, e in zip(args, ends, strict=False)) and b.fits(whole.type.item,
-                                                                                       node.type.item):
-            return whole
-    return _around_rows(s, args, axis, node.type) or b.cat(s.g, args, axis)
-
-
-def _around_rows(s: Simplifier, parts: tuple[Node, ...], axis: int, type_: Type) -> Node | None:
-    """[A_{:k} + B; A_{k:}] = A + [B; 0] for a matrix A: what is written into rows or columns of W is added to W.
-
-    Not for what comes out of a decomposition, whose pieces have rules of their own.
-    """
-    if len(type_.item) != 2:
-        return None
-    for piece in parts[0].args if parts[0].op == "add" else parts[:1]:
-        if piece.op != "slice" or _decomposed(piece) or piece.args[0].type != type_:
-            continue
-        whole, at, rests = piece.args[0], 0, list[Node]()
-        for part in parts:
-            end = lower(at + part.type.item[2 - axis])
-            own = s.slice(whole, -axis, at, end, 1)
-            terms = list(part.args) if part.op == "add" else [part]
-            if not any(term is own for term in terms):
-                break
-            rests.append(s.add([term for term in terms if term is not own], part.type))
-            at = end
-        else:
-            return s.add([whole, b.cat(s.g, rests, axis)], type_)
-    return None
-
-
-def _take(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
-    """An entry of a tensor of one value is that value."""
-    a, index = args
-    if a.op == "full":
-        return b.full(s.g, a.attrs[0], b.take(s.g, a, index, node.attrs[0]).type)
-    if a.op == "take" and index.op == "const" and a.args[1].op == "const":
-        pass
-    return b.take(s.g, a, index, node.attrs[0])
-
-
-def _stack(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
-    """Stacking all slices of a tensor gives the tensor back."""
-    (a,) = args
-    axis, place = node.attrs
-    if a.op in ("full", "const"):
-        return b.full(s.g, a.attrs[0], node.type)
-    if a.op == "take" and a.args[1].op == "iota" and a.args[1].attrs == (axis, 1, 0) \
-            and axis not in a.args[0].type.loops:
-        source, position = a.args[0], a.attrs[0]
-        axes = source.type.family + source.type.item
-        if same(axes[len(axes) - position], axis.size) and source.type.loops == node.type.loops:
-            if b.fits(source.type.item, node.type.item) and b.fits(source.type.family, node.type.family):
-                first = position == len(axes) or (place == "columns" and position == 1)
-                if first and not (place == "columns" and position != 1):
-                    return source
-    if axis not in a.type.loops:
-        a = b.spread(s.g, a, axis)
-    return s.g.node("stack", (a,), node.attrs, node.type)
-
-
-def _view(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
-    """rows(family(M)) = M."""
-    (a,) = args
-    if a.op == "view" and a.args[0].type == node.type:
-        return a.args[0]
-    if a.op == "full":
-        return b.full(s.g, a.attrs[0], node.type)
-    return s.g.node(node.op, args, node.attrs, node.type)
-
-
-def _sumsq(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
-    """‖0‖ = 0;  ‖s a‖² = s² ‖a‖² for a number s."""
-    (a,) = args
-    if b.is_zero(a):
-        return b.zeros(s.g, node.type)
-    if a.op == "scale" and a.args[0].op == "const":
-        return s.scale(s.g.const(lower(a.args[0].value ** 2)), b.sumsq(s.g, a.args[1], node.attrs[0]))
-    return s.g.node("sumsq", (a,), node.attrs, node.type)
-
-
-def _detach(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
-    return s.detach(args[0])
-
-
-def _zero_in_zero_out(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
-    """f(0) = 0 for these."""
-    if args and b.is_zero(args[0]):
-        return b.zeros(s.g, node.type)
-    return s.g.node(node.op, args, node.attrs, node.type)
-
-
-def _kron(s: Simplifier, node: Node, args: tuple[Node, ...]) -> Node:
-    """I ⊗ I = I;  0 ⊗ A = 0."""
-    if any(b.is_zero(a) for a in args):
-        return b.zeros(s.g, node.type)
-    if all(a.op == "eye" for a in args):
-        return b.eye(s.g, node.type.item[0])
-    return s.g.node(node.op, args, node.attrs, node.type)
-
-
-_Rule = Callable[[Simplifier, Node, tuple[Node, ...]], Node]
-_RULES: dict[str, _Rule] = {
+_RULES: dict[str, Callable[[Simplifier, Node, tuple[Node, ...]], Node]] = {
     "add": lambda s, n, a: s.add(a, n.type),
     "scale": lambda s, n, a: s.scale(*a),
     "prod": lambda s, n, a: s.prod(a),
@@ -728,47 +440,8 @@ _RULES: dict[str, _Rule] = {
     "inv": lambda s, n, a: s.inv(*a),
     "slice": lambda s, n, a: s.slice(a[0], *n.attrs),
     "sumloop": lambda s, n, a: s.sumloop(a[0], n.attrs[0]),
-    "div": _div, "pow": _pow, "point": _point, "skew": _skew, "blkdiag": _blkdiag, "put": _put, "fold": _fold,
-    "cat": _cat, "take": _take, "stack": _stack, "view": _view, "sumsq": _sumsq, "detach": _detach, "kron": _kron,
-    "lying": lambda s, n, a: a[0], "reshape": _view, "scatter": _zero_in_zero_out, "ifft2": _zero_in_zero_out,
-    "Re": _zero_in_zero_out, "circulant": _zero_in_zero_out, "tile": _zero_in_zero_out, "repeat": _zero_in_zero_out,
-    "outer": _zero_in_zero_out, "reduce": _zero_in_zero_out, "assemble": _zero_in_zero_out, "vec": _zero_in_zero_out,
+    **BY_OPERATOR,
 }
-
-
-def around_base(s: Simplifier, root: Node, weight: Node) -> Node:
-    """U M Vᵀ = W + U (M − diag(Σ)) Vᵀ for a whole decomposition of W, in a program that never applies W itself.
-
-    So the base layer's own product is used, and a start with M = diag(Σ) is exact.
-    """
-    if any(n.op in ("prod", "add") and any(a is weight for a in n.args) for n in walk(root)):
-        return root
-    done: dict[int, Node] = {}
-    for node in walk(root):
-        args = tuple(done[id(a)] for a in node.args)
-        new = s.make(node, args) if args != node.args else node
-        done[id(node)] = _through_svd(s, new, weight) if new.op == "prod" else new
-    return done[id(root)]
-
-
-def _through_svd(s: Simplifier, node: Node, weight: Node) -> Node:
-    """A U M Vᵀ B = A (W + U (M − diag(Σ)) Vᵀ) B, where U, Σ, Vᵀ is the whole decomposition of W."""
-    for i, first in enumerate(node.args):
-        if first.op != "out" or first.attrs[0] != 0 or first.args[0].op != "svd" or first.args[0].args[0] is not weight:
-            continue
-        svd = first.args[0]
-        if not same(svd.attrs[0], lower(sp.Min(*weight.type.item))):
-            continue
-        for j in range(i + 1, len(node.args)):
-            last = node.args[j]
-            if last.op != "out" or last.attrs[0] != 2 or last.args[0] is not svd or j == i + 1:
-                continue
-            values = s.diag(s.g.node("out", (svd,), (1,), Type((svd.attrs[0],))))
-            middle = s.prod(node.args[i + 1:j])
-            change = s.add([middle, s.scale(s.g.const(-1), values)], middle.type)
-            whole = s.add([weight, s.prod((first, change, last))], weight.type)
-            return s.prod((*node.args[:i], whole, *node.args[j + 1:]))
-    return node
 
 
 def simplify(g: Graph, *roots: Node) -> tuple[Node, ...]:

@@ -22,13 +22,13 @@ from torch import Tensor, fx
 
 import padp
 from padp.compiler.compiled import Compiled
+from padp.compiler.decompositions import around_base
 from padp.compiler.emit import printed, read, run
 from padp.compiler.ir import Node, show_graph, walk
 from padp.compiler.low import LEAVES, VIEWS, Low, order
 from padp.compiler.plans import plan_of
 from padp.compiler.prims import PRIMS, from_compute, to_compute
 from padp.compiler.recall import remember
-from padp.compiler.rules import around_base
 from tests.compiler.agreement import built
 from tests.compiler.literal import literal
 from tests.compiler.unseen import PROGRAMS

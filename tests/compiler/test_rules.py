@@ -1,4 +1,4 @@
-"""Every rewrite rule of ``compiler/rules.py``: both sides agree in float64; where its condition fails it stays away.
+"""Every rewrite rule of the normal form: both sides agree in float64; where its condition fails it stays away.
 
 A case is a pattern and what it becomes. ``None`` means that the rule leaves the pattern alone. A rule without a case of
 either kind fails ``test_every_rule_has_its_cases``.
@@ -15,7 +15,7 @@ import sympy as sp
 import torch
 
 from padp.compiler import build as b
-from padp.compiler import rules
+from padp.compiler import decompositions, operator_rules, part_rules, rules
 from padp.compiler.ir import Axis, Node, Type
 from tests.compiler.graphs import B, K, M, N, R, Site
 from tests.compiler.literal import batched, literal
@@ -40,7 +40,7 @@ def stays(pattern: Callable[[Site], Node]) -> Case:
 
 def through(pattern: Callable[[Site], Node], becomes: Callable[[Site], Node] | None) -> Case:
     """A case of the rules that a whole decomposition of W goes through."""
-    return Case(pattern, becomes, lambda site, node: rules.around_base(rules.Simplifier(site.g), node, site.W))
+    return Case(pattern, becomes, lambda site, node: decompositions.around_base(rules.Simplifier(site.g), node, site.W))
 
 
 def head(s: Site, k: int) -> Node:
@@ -190,7 +190,7 @@ CASES: dict[str, list[Case]] = {
         stays(lambda s: whole_svd(s, 2)),
         stays(lambda s: s.prod(s.svd()[0], s.diag(s.v()), s.svd()[2])),
     ],
-    "_push_diag": [
+    "push_diag": [
         fires(lambda s: s.prod(s.diag(s.v()), s.above(s.tensor("P", 1, K), s.tensor("Q", K, K))),
               lambda s: s.above(s.prod(s.diag(s.cut(s.v(), -1, 0, 1)), s.tensor("P", 1, K)),
                                 s.prod(s.diag(s.cut(s.v(), -1, 1, N)), s.tensor("Q", K, K)))),
@@ -199,7 +199,7 @@ CASES: dict[str, list[Case]] = {
                                  s.prod(s.tensor("Q", K, K), s.diag(s.cut(s.v(), -1, 1, N))))),
         stays(lambda s: s.prod(s.diag(s.v()), s.beside(s.tensor("P", N, 1), s.tensor("Q", N, K)))),
     ],
-    "_cut": [
+    "cut": [
         fires(lambda s: s.prod(s.beside(s.tensor("P", K, 1), s.tensor("Q", K, K)),
                                s.above(s.tensor("E", 1, R), s.tensor("F", K, R))),
               lambda s: s.add(s.prod(s.tensor("P", K, 1), s.tensor("E", 1, R)),
@@ -215,7 +215,7 @@ CASES: dict[str, list[Case]] = {
         stays(lambda s: s.prod(s.S(), s.above(s.tensor("E", 1, R), s.tensor("F", K, R)))),
         stays(lambda s: s.prod(s.S(), s.diag(s.beside(s.u(1), s.u(K))), s.S("T"))),
     ],
-    "_zero_parts": [
+    "zero_parts": [
         fires(lambda s: s.prod(s.above(s.tensor("B", 2, N), s.zero(M - 2, N)), s.S(), s.v()),
               lambda s: s.beside(s.prod(s.tensor("B", 2, N), s.S(), s.v()), s.zero(M - 2))),
         fires(lambda s: s.prod(s.above(s.tensor("B", 2, N), s.zero(M - 2, N)), s.S()),
@@ -444,24 +444,28 @@ CASES: dict[str, list[Case]] = {
     ],
 }
 
+FILES = (rules, operator_rules, part_rules, decompositions)
 PLUMBING = {
     "__init__", "__call__", "make", "simplify", "_spread", "_middle", "_scaled", "_neighbours", "_opposite", "_cuts",
-    "_decomposed", "_has_zeros", "_svd_part", "_whole", "_detach",
+    "decomposed", "_has_zeros", "svd_part", "whole_of", "_detach",
 }
 """What rewrites nothing by itself: traversal, taking apart, putting together."""
 
 
 def written() -> set[str]:
-    """The functions of the module and of its simplifier."""
-    found = {name for name, f in inspect.getmembers(rules, inspect.isfunction) if f.__module__ == rules.__name__}
-    return found | {name for name, _ in inspect.getmembers(rules.Simplifier, inspect.isfunction)}
+    """The functions of the files of rules, and of the simplifier."""
+    found = [name for file in FILES for name, f in inspect.getmembers(file, inspect.isfunction)
+             if f.__module__ == file.__name__]
+    found += [name for name, _ in inspect.getmembers(rules.Simplifier, inspect.isfunction)]
+    assert len(found) == len(set(found)), "two rules of one name"
+    return set(found)
 
 
 def test_every_rule_has_its_cases() -> None:
     found = {name for name in written() if name != "<lambda>"} - PLUMBING
     assert found == set(CASES)
     for name in found:
-        own = getattr(rules, name, None) or getattr(rules.Simplifier, name)
+        own = next(getattr(place, name) for place in (*FILES, rules.Simplifier) if hasattr(place, name))
         assert own.__doc__, f"{name} states no equation"
     unconditional = {"inverse_perm"}
     for name, cases in CASES.items():
