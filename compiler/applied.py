@@ -96,15 +96,17 @@ def _joined_blocks(p: Planner, f: Node, v: Low) -> Low | None:
     """Neighbouring small blocks as one: blkdiag of blkdiags."""
     k, q = f.type.item
     count = int(f.type.family[0]) if len(f.type.family) == 1 else 0
-    together = max((g for g in range(2, max(2, JOINED // int(max(k, q))) + 1) if count % g == 0), default=1) if count else 1
+    most = max(2, JOINED // int(max(k, q)))
+    together = max((g for g in range(2, most + 1) if count % g == 0), default=1) if count else 1
     if together == 1 or max(k, q) * together > JOINED:
         return None
     blocks = p.value(f)
     if blocks.lead:
         return None
-    split = p.make("reshape_tail", (blocks, 3, (count // together, together, k, q)), Type((k, q), (count // together, together)))
-    wide = p.make("k:blkdiag", (split, 1), Type((k * together, q * together), (count // together,)))
-    pieces = p.make("reshape_tail", (v, 1, (count // together, q * together)), Type((q * together,), (count // together,)), v.lead)
+    left = count // together
+    split = p.make("reshape_tail", (blocks, 3, (left, together, k, q)), Type((k, q), (left, together)))
+    wide = p.make("k:blkdiag", (split, 1), Type((k * together, q * together), (left,)))
+    pieces = p.make("reshape_tail", (v, 1, (left, q * together)), Type((q * together,), (left,)), v.lead)
     out = p.times_vectors(wide, pieces)
     return p.make("reshape_tail", (out, 2, (count * k,)), Type((count * k,)), out.lead)
 
@@ -244,7 +246,8 @@ def _apply_sumloop(p: Planner, m: Node, v: Low) -> Low | None:
     if together is not None:
         left, right = together.args
         built = p.value(right)
-        ways = [("all terms side by side, the right factors built", p.times_vectors(p.value(left), p.times_vectors(built, v))),
+        ways = [("all terms side by side, the right factors built",
+                 p.times_vectors(p.value(left), p.times_vectors(built, v))),
                 ("the sum built, then applied", p.times_vectors(p.matmul(p.value(left), built), v))]
         inner = p.apply(right.args[0], v)  # (lead, N, r)
         if inner.type.batch == (axis.size,) and inner.type.loops == (axis,):

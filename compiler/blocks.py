@@ -1,7 +1,7 @@
 """Many small matrices, each on its own piece of every vector: (…, b, n) and (b, m, n) → (…, b, m).
 
-A batched product wants the blocks outermost, tokens have them innermost. On a CPU a few tokens at a time are turned round while
-they lie in the cache, forward and backward, so that no rearranged copy of all tokens is ever made or kept.
+A batched product wants the blocks outermost, tokens have them innermost. On a CPU a few tokens at a time are turned
+round while they lie in the cache, forward and backward, so that no rearranged copy of all tokens is ever made or kept.
 """
 
 from __future__ import annotations

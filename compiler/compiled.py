@@ -41,9 +41,9 @@ TOKENS = 1024
 
 @dataclass(frozen=True)
 class Lean:
-    """A training plan that keeps less for backward: ``stage`` notes values, ``again[k]`` makes the k-th dropped one anew.
+    """A training plan that keeps less for backward.
 
-    ``givens[k]`` are the slots of the noted values that it is made from.
+    ``stage`` notes values; ``again[k]`` makes the k-th dropped one anew, from the noted values in slots ``givens[k]``.
     """
 
     stage: Stage
@@ -124,8 +124,8 @@ def compile_method(method: Method, sizes: Mapping[str, int], hyper: Mapping[str,
                    tokens: int = TOKENS, device: str = "cpu", width: int = 4) -> Compiled:
     """The compiled form of a resolved program at these sizes. Equal arguments give the same object.
 
-    ``tokens`` is the number of tokens of a call that plans are made for, ``device`` and ``width`` (bytes of a number) what
-    for; they decide which plan is the cheapest, never what it means.
+    ``tokens`` is the number of tokens of a call that plans are made for, ``device`` and ``width`` (bytes of a number)
+    what for; they decide which plan is the cheapest, never what it means.
     """
     rows, columns = (float(sizes.get(d, 0)) for d in _dims_of_weight(method))
     train = Regime("train", tokens, True, MACHINES.get(device, CPU), width, large=max(rows * columns / 2, SMALL))
@@ -248,8 +248,8 @@ def _compile_attention(k: _Key, typed: Elaborated, names: Mapping[str, str]) -> 
     stage = emit(roots, method.source, names, kept)
     evaluation = Evaluation(replace(k.train, name="eval", train=False), stage, stage, stage, roots)
     return Compiled(
-        method=method, typed=typed, parameters=typed.parameters, names=names, kept=kept, regime=k.train, train=stage, lean=None,
-        many=evaluation, one=evaluation, delta=None, merging=lambda: None,
+        method=method, typed=typed, parameters=typed.parameters, names=names, kept=kept, regime=k.train, train=stage,
+        lean=None, many=evaluation, one=evaluation, delta=None, merging=lambda: None,
         penalty=None if penalty is None else emit(penalty, method.source, names, kept), planner=planner, outputs=roots,
         decisions=decisions, why_not_mergeable="an attention is merged into its projections, head by head",
         needs_weight=True, has_bias=bool(k.has_bias),
@@ -307,4 +307,4 @@ def _merged(planner: Planner, simple: Node, has_bias: bool) -> tuple[Low, ...] |
 
 def _from_kept(roots: Sequence[Low], kept: Sequence[Low]) -> bool:
     """Whether these can be computed from parameters, W and the kept values without decomposing anew."""
-    return not any(x.prim in ("k:svd", "k:qr") for x in order(*roots, given={id(x) for x in kept}))
+    return not any(x.prim in ("k:svd", "svd_of_product", "k:qr") for x in order(*roots, given={id(x) for x in kept}))

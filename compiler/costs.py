@@ -4,8 +4,9 @@
     saved(low) -> [Low]            what autograd keeps of it for backward
     storage(low) -> Low            whose memory a value lies in: a view has none of its own
 
-FLOPs of products are counted as torch's own counter does (two for a multiply-add), and agree with it exactly; what it does
-not count (entry-wise work, solves, transforms) is ``other``. Sizes may be numbers or sympy symbols, ``tokens`` too.
+FLOPs of products are counted as torch's own counter does (two for a multiply-add), and agree with it exactly; what it
+does not count (entry-wise work, solves, transforms) is ``other``. Sizes may be numbers or sympy symbols, ``tokens``
+too.
 """
 
 from __future__ import annotations
@@ -264,7 +265,8 @@ def _matvec(s: Sizes) -> Cost:
     """One matrix times one vector: torch's counter leaves it out, and its gradients are outer products."""
     work = 2 * s.made * s.ins[0][-1]
     needed = sum(s.needs)
-    return Cost(other=work, moved=s.made + s.all_read, other_back=needed * work, moved_back=needed * (s.made + s.all_read))
+    moved = s.made + s.all_read
+    return Cost(other=work, moved=moved, other_back=needed * work, moved_back=needed * moved)
 
 
 def _base(s: Sizes) -> Cost:
@@ -327,6 +329,14 @@ def _wy(s: Sizes) -> Cost:
 def _decomposition(s: Sizes) -> Cost:
     short = s.ins[0][-1] if float_of(s.ins[0][-1]) <= float_of(s.ins[0][-2]) else s.ins[0][-2]
     return Cost(other=20 * s.read(0) * short, moved=s.read(0) * 8, other_back=20 * s.read(0) * short)
+
+
+def _decomposition_of_product(s: Sizes) -> Cost:
+    """QR of both factors (4 r numbers each), a decomposition of r×r, and the bases (2 r numbers each)."""
+    r = s.ins[0][-1]
+    small = s.read(0) // s.ins[0][-2] * r * r if not isinstance(s.read(0), sp.Expr) else s.read(0) / s.ins[0][-2] * r * r
+    work = 6 * s.all_read * r + 20 * small
+    return Cost(other=work, moved=8 * s.all_read, other_back=2 * work if any(s.needs) else 0)
 
 
 def float_of(d: Any) -> float:
@@ -440,11 +450,13 @@ ENTRIES: Mapping[str, Entry] = {
         "skew", "diag", "diagonal", "blkdiag", "blkdiag_of", "scatter", "tril", "triu", "stril", "striu", "vec",
         "blocks", "assemble", "tile", "repeat", "grouped", "perm", "circulant", "topk")},
     "k:kron": Entry(_entrywise(), _keeps_other), "k:kron_vectors": Entry(_entrywise(), _keeps_other),
-    "unit_rows": Entry(_making, _keeps_nothing), "full": Entry(_making, _keeps_nothing), "eye": Entry(_making, _keeps_nothing),
+    "unit_rows": Entry(_making, _keeps_nothing), "full": Entry(_making, _keeps_nothing),
+    "eye": Entry(_making, _keeps_nothing),
     # solves and decompositions
     "solve": Entry(_solving(0, 1), _keeps_solve), "solve_right": Entry(_solving(0, 1), _keeps_solve),
     "solve_vectors": Entry(_solving(0, 1), _keeps_solve), "k:inverse": Entry(_inverse, _keeps_result),
     "wy": Entry(_wy, _keeps_input_and_result), "k:svd": Entry(_decomposition, _keeps_input),
+    "svd_of_product": Entry(_decomposition_of_product, _inputs),
     "k:qr": Entry(_decomposition, _keeps_input), "k:orthonormal": Entry(_decomposition, _keeps_input),
     "k:special_orthogonal": Entry(_expm, _keeps_input), "k:expm": Entry(_expm, _keeps_input),
     # transforms and sparse matrices

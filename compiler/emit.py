@@ -27,7 +27,7 @@ Leaf = tuple[str, str]
 
 
 class Stage:
-    """One compiled function: ``graph(x, base, training, *leaves)`` → outputs; the graph is built when it is first used."""
+    """One compiled function: ``graph(x, base, training, *leaves)`` → outputs, built when it is first used."""
 
     def __init__(self, outputs: Sequence[Low], build: Callable[[], tuple[fx.GraphModule, tuple[Leaf, ...]]]) -> None:
         self.outputs = tuple(outputs)
@@ -210,7 +210,7 @@ def trace(source: Source, low: Low) -> str:
 
 
 def step_values(e: Estimate, *roots: Low) -> list[Low]:
-    """Step-stage values that the token stage reads: what is kept in eval. What is as large as W is made anew instead."""
+    """Step-stage values that the token stage reads: kept in eval. What is as large as W is made anew instead."""
     found: dict[int, Low] = {}
     for low in order(*roots):
         for x in low.inputs():

@@ -39,7 +39,8 @@ def known(node: Node) -> Numbers | None:
             return None if whole is None or at is None or whole.ndim != 1 or at.ndim != 1 else whole[at]
         case "cat" if node.type.rank == 1:
             parts = [known(a) for a in node.args]
-            return None if any(p is None or p.ndim != 1 for p in parts) else np.concatenate([p for p in parts if p is not None])
+            flat = [p for p in parts if p is not None and p.ndim == 1]
+            return np.concatenate(flat) if len(flat) == len(parts) else None
         case "inverse_index":
             whole = known(node.args[0])
             return None if whole is None or whole.ndim != 1 else np.argsort(whole)
@@ -65,10 +66,10 @@ class Pattern:
         return self.offset == 0 and self.length == self.n and self.strides in ((1,), ())
 
     def grid(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None:
-        """(shape, starts, order): the vector reshaped to ``shape``; axis a narrowed from ``starts[a]``; axes in ``order``.
+        """(shape, starts, order): v reshaped to ``shape``, axis a narrowed from ``starts[a]``, axes in ``order``.
 
-        ``order`` lists, for each of ``counts``, its axis; an axis that is not listed is narrowed to one entry. None where
-        the strides do not nest.
+        ``order`` lists, for each of ``counts``, its axis; an axis that is not listed is narrowed to one entry. None
+        where the strides do not nest.
         """
         by_stride = sorted(range(len(self.counts)), key=lambda i: -self.strides[i])
         shape: list[int] = []

@@ -1,10 +1,11 @@
 """Tensor operations: what a plan is made of.
 
-    low = prim(args) with a type, leading axes ("T" for tokens, or a number of rows), a stage, and whether a gradient passes
+    low = prim(args) with a type, leading axes ("T" for tokens, or a number of rows), a stage, whether a gradient passes
 
-A low value's tensor is laid out (lead…, loops…, family…, item…). Equal operations are one value, so shared work is paid
-once. Stages: ``attach`` (frozen values only), ``step`` (learned values, knobs), ``token`` (x). ``choice`` is no operation:
-it holds several ways to the same tensor until ``search.py`` settles on one. What an operation costs stands in ``costs.py``.
+A low value's tensor is laid out (lead…, loops…, family…, item…). Equal operations are one value, so shared work is
+paid once. Stages: ``attach`` (frozen values only), ``step`` (learned values, knobs), ``token`` (x). ``choice`` is no
+operation: it holds several ways to the same tensor until ``search.py`` settles on one. What an operation costs stands
+in ``costs.py``.
 """
 
 from __future__ import annotations
@@ -74,8 +75,8 @@ class Table:
         return self.make("choice", (tuple(candidates), tuple(labels), question), first.type, first.lead)
 
 
-VIEWS = ("mT", "permute_tail", "narrow", "unsqueeze", "reshape_tail", "flatten", "movedim", "select", "expand", "slice_step",
-         "as_is", "as_rows", "from_rows")
+VIEWS = ("mT", "permute_tail", "narrow", "unsqueeze", "reshape_tail", "flatten", "movedim", "select", "expand",
+         "slice_step", "as_is", "as_rows", "from_rows")
 """Operations that move no data."""
 
 
@@ -110,7 +111,8 @@ def live(low: Low) -> bool:
     return low.prim in ("param", "weight", "bias", "input", "knob")
 
 
-REREAD = ("mT", "permute_tail", "unsqueeze", "reshape_tail", "flatten", "movedim", "expand", "as_is", "as_rows", "from_rows")
+REREAD = ("mT", "permute_tail", "unsqueeze", "reshape_tail", "flatten", "movedim", "expand", "as_is", "as_rows",
+          "from_rows")
 """Views that hold no less than what they show: the value itself is stored, once, and read again this way."""
 
 

@@ -10,5 +10,5 @@ from padp.compiler.values import VALUES
 
 
 def planner(g: Graph, weight: Node | None, regime: Regime, *, has_bias: bool = True) -> Planner:
-    """A planner for one program: ``weight`` is W where the site has one; choices start from what is best in ``regime``."""
+    """A planner for one program: ``weight`` is W where there is one; choices start from what is best in ``regime``."""
     return Planner(g, weight, VALUES, APPLIED, regime, has_bias=has_bias)

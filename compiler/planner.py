@@ -6,9 +6,9 @@
     dense(A B C)     a product of matrices, associated as is cheapest
 
 A matrix is hardly ever wanted as a matrix. ``apply`` asks its operator; a chain of factors has every association.
-Where there are several ways, all of them are kept as a ``choice``, and ``settle`` takes the cheapest set of ways for a regime
-(``search.py``). ``W`` on tokens is the base layer's own forward. What an operator knows stands in ``values.py`` and
-``applied.py``, one function an operator.
+Where there are several ways, all of them are kept as a ``choice``, and ``settle`` takes the cheapest set of ways for a
+regime (``search.py``). ``W`` on tokens is the base layer's own forward. What an operator knows stands in ``values.py``
+and ``applied.py``, one function an operator.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class Planner:
     def either(self, question: str, ways: Sequence[tuple[str, Low]], above: Low | None = None) -> Low:
         """One of several ways to a tensor; which one is settled when the whole plan is known.
 
-        The way that looks best on its own is where the search starts from; all of them use ``above``, which counts nothing.
+        The way that looks best on its own is where the search starts from; all of them use ``above``, which counts
+        nothing.
         """
         distinct = list({id(low): (label, low) for label, low in reversed(ways)}.values())[::-1]
         if len(distinct) == 1:

@@ -56,7 +56,8 @@ def plan_of(compiled: Compiled) -> Plan:
         if low.prim in LEAVES or low.prim in VIEWS:
             continue
         line, _ = source.position(low.span.start)
-        steps.append(PlanStep(low.prim.split(":")[-1], low.dims, STAGES[low.stage], cost(low, compiled.regime.tokens).flops, line,
+        flops = cost(low, compiled.regime.tokens).flops
+        steps.append(PlanStep(low.prim.split(":")[-1], low.dims, STAGES[low.stage], flops, line,
                               source.line(line).strip()))
     tokens = compiled.regime.tokens
     kept = sum(4 * int(prod(int(d) for d in low.dims)) for low in compiled.kept)

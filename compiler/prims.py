@@ -361,10 +361,10 @@ PRIMS: dict[str, Callable[..., Any]] = {
     "reciprocal": torch.reciprocal, "rdiv": lambda s, t: s / t, "matmul": matmul, "mv": matmul, "linear": linear,
     "linear_each": linear_each, "each": each, "matvec": matvec, "solve": solve, "solve_right": solve_right,
     "solve_vectors": solve_vectors, "sumsq": sumsq, "root": root, "rowdot": rowdot, "dot": dot, "wy": wy, "put": put,
-    "sum": torch.sum, "mean": torch.mean, "amax": torch.amax, "amin": torch.amin, "addcmul": addcmul, "add_linear": add_linear,
-    "index_select": gather, "stack_parts": stack_parts, "permute_tail": permute_tail, "unit_rows": unit_rows,
-    "replace_slice": replace_slice, "replace_entries": replace_entries, "i:given": given_index, "spectral_apply": spectral_apply,
-    "cat": cat, "interleave": interleave,
+    "sum": torch.sum, "mean": torch.mean, "amax": torch.amax, "amin": torch.amin, "addcmul": addcmul,
+    "add_linear": add_linear, "index_select": gather, "stack_parts": stack_parts, "permute_tail": permute_tail,
+    "unit_rows": unit_rows, "replace_slice": replace_slice, "replace_entries": replace_entries,
+    "i:given": given_index, "spectral_apply": spectral_apply, "cat": cat, "interleave": interleave,
     "circulant_apply": circulant_apply, "sparse_apply": sparse_apply, "detach": torch.detach, "dropout": dropout,
     "per_token": per_token, "spread_entries": spread_entries, "full": full, "eye": eye,
     "mT": transposed, "narrow": torch.narrow, "unsqueeze": torch.unsqueeze, "movedim": torch.movedim,
@@ -383,7 +383,7 @@ PRIMS: dict[str, Callable[..., Any]] = {
         "skew", "diag", "diagonal", "blkdiag", "blkdiag_of", "kron", "kron_vectors", "circulant", "scatter", "tril",
         "triu", "stril", "striu", "vec", "blocks", "assemble", "tile", "repeat", "grouped", "svd", "qr", "inverse",
         "expm", "trace", "fft", "ifft", "fft2", "ifft2", "softmax", "topk", "clamp")},
-    "k:perm": permutation,
+    "k:perm": permutation, "svd_of_product": kernels.svd_of_product,
 }
 """Every operation by name. ``k:`` is an operator's dense meaning, ``f:`` an entry-wise function, ``i:`` index sets."""
 

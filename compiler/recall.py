@@ -2,38 +2,42 @@
 
     with Recall(recipes, make, x) as memory: y = graph(…)
 
-The graph calls ``remember`` on each value that recipes speak of. While it runs, hooks see every tensor that autograd would keep:
-one that lies in a dropped value's memory is replaced by its recipe, every other is kept as it is, with its version, so that a
-change in place before backward is an error here as everywhere in torch. Hooks that were set outside (checkpointing, offloading)
-get all that is kept. Gradients of gradients work: what is made again takes the place of what was kept, history included.
+The graph calls ``remember`` on each value that recipes speak of. While it runs, hooks see every tensor that autograd
+would keep: one that lies in a dropped value's memory is replaced by its recipe, every other is kept as it is, with its
+version, so that a change in place before backward is an error here as everywhere in torch. Hooks that were set outside
+(checkpointing, offloading) get all that is kept. Gradients of gradients work: what is made again takes the place of
+what was kept, history included.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 _ACTIVE: list[Recall] = []
-_top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)  # torch has no public name for it
-Make = Callable[[int, Sequence[Tensor], Tensor], Tensor]
-Hook = Callable[[Any], Any]
+Make: TypeAlias = Callable[[int, Sequence[Tensor], Tensor], Tensor]
+Hook: TypeAlias = Callable[[Any], Any]
+_top: Callable[[bool], tuple[Hook, Hook] | None] | None = getattr(
+    getattr(getattr(torch, "_C", None), "_autograd", None), "_top_saved_tensors_default_hooks", None)
+"""The hooks that are set now; torch has no public name for it."""
 
 
 class Recall:
     """What one forward pass leaves for backward. ``make(k, given, x)`` makes dropped value ``k`` again.
 
-    ``givens`` says for each dropped value the slots of what it is made from; ``watched`` are the tensors that recipes read
-    beside: if one of them was changed in place before backward, that is an error.
+    ``givens`` says for each dropped value the slots of what it is made from; ``watched`` are the tensors that recipes
+    read beside: if one of them was changed in place before backward, that is an error.
     """
 
     def __init__(self, givens: Sequence[Sequence[int]], make: Make, x: Tensor, watched: Sequence[Tensor]) -> None:
         self.make, self.givens = make, givens
         self.watched = [(w, w._version) for w in watched]
-        self.autocast = (x.device.type, torch.is_autocast_enabled(x.device.type), torch.get_autocast_dtype(x.device.type))
+        kind = x.device.type
+        self.autocast = (kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
         outer: tuple[Hook, Hook] | None = _top(False) if _top is not None else None
         self._pack: Hook = outer[0] if outer else _kept
         self._unpack: Hook = outer[1] if outer else _given_back
@@ -52,7 +56,8 @@ class Recall:
         _ACTIVE.append(self)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         _ACTIVE.pop()
         hooks, self._hooks = self._hooks, None  # no cycle: what is kept goes as soon as nobody needs it
         if hooks is not None:
@@ -73,7 +78,7 @@ class Recall:
         if slot is None:
             return self._pack(t)
         self._wanted[slot] = self._wanted.get(slot, 0) + 1
-        return _Dropped(slot, t.size(), t.stride(), t.storage_offset(), t.dtype)
+        return _Dropped(slot, t.size(), t.stride(), int(t.storage_offset()), t.dtype)
 
     def _on_read(self, packed: Any) -> Tensor:
         if not isinstance(packed, _Dropped):
@@ -101,7 +106,6 @@ class Recall:
             del self._made[slot]
         return known[0]  # type: ignore[no-any-return]
 
-
     def _read(self, key: int | None, packed: Any) -> Tensor:
         """What hooks outside have kept; they may be asked only once."""
         if key not in self._back:
@@ -124,7 +128,8 @@ def _given_back(packed: tuple[Tensor, int]) -> Tensor:
     t, version = packed
     if t._version != version:
         raise RuntimeError("one of the variables needed for gradient computation has been modified by an inplace "
-                           f"operation: a tensor of shape {tuple(t.shape)} is at version {t._version}, expected {version}")
+                           f"operation: a tensor of shape {tuple(t.shape)} is at version {t._version}, "
+                           f"expected {version}")
     return t
 
 

@@ -2,8 +2,9 @@
 
     recipes(roots, regime) -> what is made again, each from leaves and from values that are kept anyway
 
-Autograd keeps what each operation's gradient reads. Where a kept value costs more to hold than to make again (a rotation of x,
-a scaled basis, a permuted copy), the plan drops it. The price of a byte is the planner's (``search.py``).
+Autograd keeps what each operation's gradient reads. Where a kept value costs more to hold than to make again (a
+rotation of x, a scaled basis, a permuted copy), the plan drops it. The price of a byte is the planner's
+(``search.py``).
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ def recipes(roots: Sequence[Low], regime: Regime) -> tuple[Recipe, ...]:
     return tuple(chosen.values())
 
 
-def _closure(value: Low, kept: Mapping[int, Low], dropped: Mapping[int, Recipe]) -> tuple[list[Low], tuple[Low, ...], bool] | None:
+def _closure(value: Low, kept: Mapping[int, Low], dropped: Mapping[int, Recipe]
+             ) -> tuple[list[Low], tuple[Low, ...], bool] | None:
     """(operations, given values, whether x is read) that make ``value``; None where it cannot be made again."""
     operations: list[Low] = []
     given: dict[int, Low] = {}
@@ -88,5 +90,5 @@ def _closure(value: Low, kept: Mapping[int, Low], dropped: Mapping[int, Recipe])
         else:
             operations.append(low)
             stack.extend(low.inputs())
-    return operations, tuple(sorted((g for g in given.values() if g.prim not in LEAVES and g.stage), key=lambda g: g.number)), \
-        reads_x or any(g.prim == "input" for g in given.values())
+    handed = sorted((g for g in given.values() if g.prim not in LEAVES and g.stage), key=lambda g: g.number)
+    return operations, tuple(handed), reads_x or any(g.prim == "input" for g in given.values())

@@ -1,8 +1,8 @@
 """A chain of plane rotations on vectors: in rounds of disjoint pairs, or composed first where that stays small.
 
     one round       y = C ⊙ v + S ⊙ v[partner]                       a pass over everything
-    several rounds  that only mix coordinates within blocks of size c: their product is block-diagonal, n/c blocks of c×c,
-                    multiplied out once a step (n·c numbers a round) and applied as one batched product
+    several rounds  that only mix coordinates within blocks of size c: their product is block-diagonal, n/c blocks of
+                    c×c, multiplied out once a step (n·c numbers a round) and applied as one batched product
 
 Which rounds to compose, and up to which block size, is the planner's choice.
 """
@@ -45,7 +45,8 @@ def rotations(p: Planner, plane: Plane, axis: Axis, v: Low, reverse: bool) -> Lo
     for size in BLOCK_SIZES:
         groups = grouped(key, size)
         if any(g.blocks for g in groups):
-            ways.append((f"rounds composed into blocks of at most {size}", _in_turn(p, key, entries, groups, v, reverse, size)))
+            ways.append((f"rounds composed into blocks of at most {size}",
+                         _in_turn(p, key, entries, groups, v, reverse, size)))
     return p.either("a chain of rotations", ways, v)
 
 

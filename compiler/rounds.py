@@ -33,7 +33,7 @@ def schedule(op: str, attrs: tuple[Any, ...], first: int, second: int, n: int) -
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rounds ``first`` to ``last`` − 1, and the coordinates of each block that they mix; () where they are not composed."""
+    """Rounds ``first`` to ``last`` − 1, and the coordinates of each block that they mix; () where not composed."""
 
     first: int
     last: int

@@ -2,8 +2,9 @@
 
     settle(table, picks, roots, regime) -> (roots without choices, the decisions with what each rejected way would cost)
 
-A plan is a graph with choices in it; what two ways share is one value and is paid once. So a choice cannot be judged alone:
-starting from the choices that look best each on their own, one after the other is changed while the whole gets cheaper.
+A plan is a graph with choices in it; what two ways share is one value and is paid once. So a choice cannot be judged
+alone: starting from the choices that look best each on their own, one after the other is changed while the whole gets
+cheaper.
 The cost of a regime is time (FLOPs, traffic, calls; backward too in training) plus a price for every byte that is kept:
 for backward, beside W, or from step to step. Deterministic: ties go to the way that was found first.
 """
@@ -64,7 +65,8 @@ class Regime:
 class Way:
     """One of the ways that a decision had: what it is, and the cost of the whole plan with it.
 
-    ``seconds`` as the cost model has it, ``stored``: numbers in tensors as large as half of W that it would keep beside W.
+    ``seconds`` as the cost model has it; ``stored``: numbers in tensors as large as half of W that it would keep beside
+    W.
     """
 
     label: str
@@ -101,7 +103,7 @@ class Estimate:
         return [x if x.prim != "choice" else self.resolve(x) for x in low.ins]
 
     def reached(self, *roots: Low, above: Low | None = None) -> list[Low]:
-        """Every operation that the choices of now need, arguments first; ``above``: without what that value is made from."""
+        """All that the choices of now need, arguments first; ``above``: without what that value is made from."""
         seen: set[int] = set() if above is None else {id(above), id(self.resolve(above))}
         out: list[Low] = []
         stack = [(self.resolve(r), False) for r in roots]
@@ -134,7 +136,7 @@ class Estimate:
         return share * seconds_of(cost(low, r.tokens), low, r)
 
     def total(self, *roots: Low, above: Low | None = None) -> tuple[float, float]:
-        """(numbers in large tensors that are stored beside W, seconds with the price of what is kept) of a whole plan."""
+        """(numbers in large tensors stored beside W, seconds with the price of what is kept) of a whole plan."""
         r = self.regime
         time = 0.0
         kept: dict[int, Low] = {}
@@ -249,7 +251,8 @@ def settle(table: Table, picks: Mapping[int, int], roots: Sequence[Low], regime:
             best = better
     final = {id(c) for c in e.choices(*roots)}
     decisions = tuple(
-        Decision(c.args[2], tuple(Way(label, costs[k][1], costs[k][0]) for k, label in enumerate(c.args[1])), e.picks.get(id(c), 0), c)
+        Decision(c.args[2], tuple(Way(label, costs[k][1], costs[k][0]) for k, label in enumerate(c.args[1])),
+                 e.picks.get(id(c), 0), c)
         for c, costs in sorted(judged.values(), key=lambda j: j[0].number) if id(c) in final)
     return tuple(_rebuilt(table, e, r, {}) for r in roots), decisions
 

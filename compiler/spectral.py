@@ -2,9 +2,9 @@
 
     y_a = 1/(mn) · Re Σ_k c_k e^{2πi p_k a/m} · conj(X_{q_k}),        X = FFT(x)
 
-x and y are real, so half of each spectrum is enough: one real transform of x, the frequencies gathered, scaled and put at
-p and −p, one real transform back. Backward is the same with S transposed; nothing but x and c is kept for it. On a CPU a
-few tokens at a time are transformed, tokens innermost, so that frequencies are whole rows that lie in the cache.
+x and y are real, so half of each spectrum is enough: one real transform of x, the frequencies gathered, scaled and put
+at p and −p, one real transform back. Backward is the same with S transposed; nothing but x and c is kept for it. On a
+CPU a few tokens at a time are transformed, tokens innermost, so that frequencies are whole rows that lie in the cache.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _pieces(x: Tensor) -> Iterator[slice]:
 
 def _half(x: Tensor) -> Tensor:
     """The first half of each row's spectrum: (n/2 + 1, tokens)."""
-    return torch.fft.rfft(x.mT.contiguous(), dim=0)
+    return cast(Tensor, torch.fft.rfft(x.mT.contiguous(), dim=0))
 
 
 def _at(half: Tensor, index: Tensor, n: int) -> Tensor:
@@ -95,4 +95,4 @@ def _applied(c: Tensor, half: Tensor, p: Tensor, q: Tensor, m: int, n: int) -> T
     for place, part in ((p, terms), ((m - p) % m, terms.conj())):  # what lies in the other half adds 0, to entry 0
         inside = place <= m // 2
         spectrum = spectrum.index_add(0, torch.where(inside, place, 0), part * inside[:, None])
-    return torch.fft.irfft(spectrum, n=m, dim=0).mT / n
+    return cast(Tensor, torch.fft.irfft(spectrum, n=m, dim=0)).mT / n

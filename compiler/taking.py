@@ -40,7 +40,8 @@ def shown_by(p: Planner, v: Low, at: Pattern) -> Low | None:
     grid = gridded(p, v, at)
     if grid is None or len(at.counts) == 1:
         return grid
-    return p.make("reshape_tail", (grid, len(at.counts), (at.length,)), Type((at.length,), v.type.family, v.type.loops), v.lead)
+    type_ = Type((at.length,), v.type.family, v.type.loops)
+    return p.make("reshape_tail", (grid, len(at.counts), (at.length,)), type_, v.lead)
 
 
 def gridded(p: Planner, v: Low, at: Pattern) -> Low | None:
@@ -93,10 +94,9 @@ def put_together(p: Planner, parts: Sequence[Low], index: Node) -> Low | None:
             return None
     back = len(inner.counts) - axis + 1
     dims = (*inner.counts[:axis], len(parts), *inner.counts[axis:])
-    stacked = p.make("stack_parts", (tuple(shown), -back), Type((dims[-1],), (*first.type.family, *dims[:-1]), first.type.loops),
-                     first.lead)
-    return p.make("reshape_tail", (stacked, len(dims), (at.length,)), Type((at.length,), first.type.family, first.type.loops),
-                  first.lead)
+    family, loops = first.type.family, first.type.loops
+    stacked = p.make("stack_parts", (tuple(shown), -back), Type((dims[-1],), (*family, *dims[:-1]), loops), first.lead)
+    return p.make("reshape_tail", (stacked, len(dims), (at.length,)), Type((at.length,), family, loops), first.lead)
 
 
 def replaced(p: Planner, v: Low, numbers: Numbers, new: Low) -> Low:
@@ -106,7 +106,8 @@ def replaced(p: Planner, v: Low, numbers: Numbers, new: Low) -> Low:
         back = pattern(np.argsort(numbers), n)
         shown = None if back is None else shown_by(p, new, back)
         return shown if shown is not None else p.make(
-            "index_select", (new, -1, constant_index(p, np.argsort(numbers))), Type((n,), v.type.family, v.type.loops), v.lead)
+            "index_select", (new, -1, constant_index(p, np.argsort(numbers))), Type((n,), v.type.family, v.type.loops),
+            v.lead)
     at = pattern(numbers, n)
     if at is not None and len(at.counts) == 1:
         return p.make("replace_slice", (v, new, at.offset, at.strides[0]), v.type, v.lead)

@@ -71,7 +71,7 @@ def _base_first(p: Planner, terms: list[Node]) -> tuple[Low | None, list[Node]]:
 
 
 def _thin_products(p: Planner, terms: list[Node]) -> tuple[list[Low], list[Node]]:
-    """L₁ R₁ v + L₂ R₂ v = [L₁, L₂] [R₁; R₂] v: thin products of the same vectors as one, and the terms that are left."""
+    """L₁ R₁ v + L₂ R₂ v = [L₁, L₂] [R₁; R₂] v: thin products of the same vectors as one, and the other terms."""
     groups: dict[int, list[tuple[Node, Node, Node]]] = {}
     for term in terms:
         scalars: list[Node] = []
@@ -79,7 +79,8 @@ def _thin_products(p: Planner, terms: list[Node]) -> tuple[list[Low], list[Node]
         while core.op == "scale":
             scalars.append(core.args[0])
             core = core.args[1]
-        if core.op != "prod" or len(core.args) < 3 or not p.of_tokens(core.args[-1]) or p.of_tokens(*scalars, *core.args[:-1]):
+        if core.op != "prod" or len(core.args) < 3 or not p.of_tokens(core.args[-1]) \
+                or p.of_tokens(*scalars, *core.args[:-1]):
             continue
         matrix = b.prod(p.g, *core.args[:-1])
         for s in scalars:
@@ -99,7 +100,8 @@ def _thin_products(p: Planner, terms: list[Node]) -> tuple[list[Low], list[Node]
         each = lows[0]
         for low in lows[1:]:
             each = p.elementwise("add", Type(each.type.item, *batch_of(each, low)), each, low)
-        sums.append(p.either("thin products of the same vectors", [("each on its own", each), ("side by side, as one", one)], v))
+        sums.append(p.either("thin products of the same vectors",
+                             [("each on its own", each), ("side by side, as one", one)], v))
         joined_terms |= {id(x[0]) for x in group}
     return sums, [t for t in terms if id(t) not in joined_terms]
 
@@ -253,7 +255,8 @@ def _take(p: Planner, node: Node) -> Low:
         return p.make("index_select", (low, -back, p.value(index)), node.type, low.lead)
     if index.type.rank == 0 and len(index.type.loops) == 1:
         type_ = _resized(low.type, back, index.type.loops[0].size)
-        gathered = taken(p, low, index) if last else p.make("index_select", (low, -back, p.value(index)), type_, low.lead)
+        gathered = taken(p, low, index) if last else \
+            p.make("index_select", (low, -back, p.value(index)), type_, low.lead)
         return _move_to_loops(p, gathered, back, node)
     raise b.Mismatch("an index that depends on two loops at once", "E302")
 
@@ -375,9 +378,36 @@ def _unsqueeze(*axes: int) -> Callable[[Planner, Node], Low]:
 
 
 def _svd(p: Planner, node: Node) -> Low:
-    low = p.value(node.args[0])
-    full = min(low.type.item)
-    return p.make("k:svd", (low, None if node.attrs[0] == full else node.attrs[0]), node.type)
+    """svd(M); of a thin product A B by QR of both factors, where no more triples are wanted than it can have."""
+    (matrix,), (wanted,) = node.args, node.attrs
+    low = p.value(matrix)
+    whole = p.make("k:svd", (low, None if wanted == min(low.type.item) else wanted), node.type)
+    parts = _thin_factors(p, matrix)
+    if parts is None or wanted > parts[0].type.item[1] or low.lead:
+        return whole
+    family, loops = matrix.type.family, matrix.type.loops
+    sides = tuple(p.aligned(p.value(x), Type((1, 1), family, loops)) for x in parts)
+    made = p.make("svd_of_product", (*sides, wanted), node.type)
+    return p.either("singular values of a thin product", [("QR of both factors, then a small decomposition", made),
+                                                          ("the product built, then decomposed", whole)])
+
+
+def _thin_factors(p: Planner, matrix: Node) -> tuple[Node, Node] | None:
+    """A, B with matrix = A B through the smallest inner dimension, which is below both outer ones; scalars go with A."""
+    scalars: list[Node] = []
+    while matrix.op == "scale":
+        scalars.append(matrix.args[0])
+        matrix = matrix.args[1]
+    if matrix.op != "prod" or matrix.type.rank != 2 or matrix.type.kind == "complex":
+        return None
+    inner = [f.type.item[1] for f in matrix.args[:-1]]
+    cut = min(range(len(inner)), key=lambda k: inner[k])
+    if inner[cut] >= min(matrix.type.item):
+        return None
+    left = b.prod(p.g, *matrix.args[:cut + 1])
+    for s in scalars:
+        left = b.scale(p.g, s, left)
+    return left, b.prod(p.g, *matrix.args[cut + 1:])
 
 
 def _qr(p: Planner, node: Node) -> Low:

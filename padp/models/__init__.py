@@ -19,6 +19,6 @@ from padp.models.training import penalty, trainable, update
 from padp.models.training import set_knobs as set
 
 __all__ = [
-    "activate", "attach", "decoding", "detach", "disabled", "load", "merge", "penalty", "save", "set", "summary", "targets",
-    "trainable", "unmerge", "update",
+    "activate", "attach", "decoding", "detach", "disabled", "load", "merge", "penalty", "save", "set", "summary",
+    "targets", "trainable", "unmerge", "update",
 ]

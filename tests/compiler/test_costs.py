@@ -14,7 +14,7 @@ import padp
 from padp.compiler.costs import cost, entry, saved
 from padp.compiler.ir import Type
 from padp.compiler.low import LEAVES, VIEWS, Low, Table, order
-from padp.compiler.prims import ALIASES, PRIMS, unit_rows
+from padp.compiler.prims import ALIASES, PRIMS
 from padp.compiler.recompute import held
 
 TOKENS, MANY, M, N = 24, 4096, 96, 64
@@ -60,7 +60,8 @@ def test_products_are_counted_as_torch_counts_them(name: str, variant: str | Non
 def kept_by_autograd(layer: Any, x: Tensor) -> int:
     """Bytes that autograd keeps beside parameters, buffers and x, as the graph runs."""
     module = layer.adapters["default"]
-    once = [unit_rows(*low.args, module.like) for low in order(*module.compiled.outputs) if low.prim == "unit_rows"]
+    units = [low for low in order(*module.compiled.outputs) if low.prim == "unit_rows"]
+    once = [PRIMS["unit_rows"](*low.args, module.like) for low in units]
     own = {t.untyped_storage().data_ptr() for t in (*layer.parameters(), *layer.buffers(), x, *once)}
     found: dict[int, int] = {}
     alive: list[Tensor] = []
@@ -79,7 +80,7 @@ def kept_by_autograd(layer: Any, x: Tensor) -> int:
 
 @pytest.mark.parametrize(("name", "variant"), EVERY)
 def test_what_is_kept_for_backward_is_foreseen(name: str, variant: str | None) -> None:
-    """To a twentieth of x: scalars, masks and torch's own copies of factors, which no tokens have, are not in the table."""
+    """To a twentieth of x: scalars, masks and torch's own copies of factors, which no tokens have, are left out."""
     layer = layer_of(name, variant)
     x = torch.randn(MANY, N, dtype=torch.double, requires_grad=True)
     values = held(layer.adapters["default"].compiled.outputs).values()

@@ -75,6 +75,15 @@ def svd_part(s: Site, k: int) -> Node:
     return s.svd()[k]
 
 
+def thin_svd(s: Site, k: int, rank: int, count: int = 0) -> Node:
+    """An output of svd(A B, rank) through an inner dimension of 2, of frozen A and B: nobody differentiates it."""
+    family = (count,) if count else ()
+    A, C = (s.tensor(name, *item, family=family, op="weight") for name, item in (("E", (M, R)), ("F", (R, N))))
+    product = s.times(3, s.prod(A, C))
+    whole = s.g.node("svd", (product,), (rank,), Type((rank,), family))
+    return s.g.node("out", (whole,), (k,), Type(((M, rank), (rank,), (rank, N))[k], family))
+
+
 def qr_part(s: Site, k: int) -> Node:
     whole = s.g.node("qr", (s.A(),), (), Type((N,)))
     return s.g.node("out", (whole,), (k,), Type(((M, N), (N, N))[k]))
@@ -164,7 +173,8 @@ VALUE_CASES: Mapping[str, list[Made]] = {
              lambda s: s.g.node("view", (s.many("F", N),), (), Type((B, N)))],
     "column_of": [lambda s: node(s, "column_of", (s.v(),), (N, 1))],
     "entry": [lambda s: node(s, "entry", (s.s(),), (1, 1))],
-    "svd": [lambda s: svd_part(s, 0), lambda s: svd_part(s, 2)],
+    "svd": [lambda s: svd_part(s, 0), lambda s: svd_part(s, 2),
+            *(lambda s, k=k, r=r, c=c: thin_svd(s, k, r, c) for k in range(3) for r in (1, R) for c in (0, B))],
     "qr": [lambda s: qr_part(s, 0), lambda s: qr_part(s, 1)],
     "out": [lambda s: svd_part(s, 1)],
     "iota": [lambda s: b.take(s.g, s.v(), s.index(), 1)],
@@ -343,7 +353,8 @@ MATRICES: Mapping[str, list[Made]] = {
                 lambda s: b.blkdiag(s.g, s.prod(s.many("F", R, K), s.many("G", K, R)))],
     "perm": [lambda s: s.perm(s.order("i"))],
     "Re": [lambda s: spectrum(s, s.places(M, N)[0], K), lambda s: node(s, "Re", (s.A(),), (M, N))],
-    "t": [lambda s: s.t(spectrum(s, s.places(M, N)[0], K)), lambda s: s.t(s.A()), lambda s: s.t(node(s, "circulant", (s.v(),), (N, N))), lambda s: s.t(s.v()),
+    "t": [lambda s: s.t(spectrum(s, s.places(M, N)[0], K)), lambda s: s.t(s.A()),
+          lambda s: s.t(node(s, "circulant", (s.v(),), (N, N))), lambda s: s.t(s.v()),
           lambda s: s.t(node(s, "scatter", (s.tensor("c", K), s.places(M, N)[0]), (M, N), (M, N)))],
     "outer": [lambda s: b.outer(s.g, s.u(), s.v())],
     "inv": [lambda s: s.inv(s.S()), lambda s: s.inv(s.add(s.eye(), s.S()))],

@@ -64,7 +64,8 @@ def test_gradients_of_gradients(name: str) -> None:
     second = []
     for y in (layer(x), plainly(layer, x)):
         first = torch.autograd.grad(y.square().sum(), [x, *learned(layer)], create_graph=True)
-        second.append(torch.autograd.grad(sum(g.square().sum() for g in first), [x, *learned(layer)]))
+        squares = torch.stack([g.square().sum() for g in first])
+        second.append(torch.autograd.grad(squares.sum(), [x, *learned(layer)]))
     for a, b in zip(*second, strict=True):
         assert torch.allclose(a, b, rtol=1e-10, atol=1e-10)
 
@@ -123,7 +124,7 @@ def test_a_parameter_changed_before_backward_is_an_error() -> None:
     with torch.no_grad():
         for p in learned(layer):
             p.mul_(2)
-    with pytest.raises(RuntimeError, match="in.?place"):
+    with pytest.raises(RuntimeError, match=r"in.?place"):
         y.sum().backward()
 
 
@@ -132,7 +133,7 @@ def test_x_changed_before_backward_is_an_error() -> None:
     x = torch.randn(3, 256, dtype=torch.double, requires_grad=True) * 1
     y = layer(x)
     x.mul_(2)
-    with pytest.raises(RuntimeError, match="in.?place"):
+    with pytest.raises(RuntimeError, match=r"in.?place"):
         y.sum().backward()
 
 

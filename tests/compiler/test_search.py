@@ -1,4 +1,4 @@
-"""The search for the cheapest plan: shared work is paid once, kept bytes have a price, regimes differ, ties are settled."""
+"""The search for the cheapest plan: shared work is paid once, kept bytes cost, regimes differ, ties are settled."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ class Parts:
         self.table = Table()
 
     def leaf(self, name: str, *item: int, stage: int = 1, lead: tuple[Any, ...] = ()) -> Low:
-        return self.table.make("param" if stage < 2 else "input", (name,), Type(item), lead, stage=stage, grad=stage > 0)
+        prim = "param" if stage < 2 else "input"
+        return self.table.make(prim, (name,), Type(item), lead, stage=stage, grad=stage > 0)
 
     def op(self, prim: str, *args: Any, item: tuple[int, ...] = (), lead: tuple[Any, ...] = ()) -> Low:
         return self.table.make(prim, args, Type(item), lead)
