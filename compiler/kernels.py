@@ -190,15 +190,32 @@ def svd(M: Tensor, rank: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
     Computed in float64 (attach time only). Singular vectors have no sign of their own: in each column of U the
     entry of largest magnitude, the first of equals, is made positive.
     """
-    U, S, Vh = torch.linalg.svd(M.double(), full_matrices=False)
-    top = U.gather(-2, U.abs().argmax(-2, keepdim=True))
-    sign = torch.where(top < 0, -1.0, 1.0).to(U.dtype)
-    U, Vh = U * sign, Vh * sign.mT
+    U, S, Vh = _signed(*torch.linalg.svd(M.double(), full_matrices=False))
     if rank is not None:
         if rank > S.shape[-1] or rank < 1:
             raise refuse("E501", f"svd: rank = {rank}, but a {M.shape[-2]}×{M.shape[-1]} matrix has {S.shape[-1]}")
         U, S, Vh = U[..., :rank], S[..., :rank], Vh[..., :rank, :]
     return U.to(M.dtype), S.to(M.dtype), Vh.to(M.dtype)
+
+
+def _signed(U: Tensor, S: Tensor, Vh: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A decomposition with the sign of each pair of singular vectors fixed."""
+    top = U.gather(-2, U.abs().argmax(-2, keepdim=True))
+    sign = torch.where(top < 0, -1.0, 1.0).to(U.dtype)
+    return U * sign, S, Vh * sign.mT
+
+
+def svd_of_product(A: Tensor, B: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """``svd(A @ B, rank)`` of a thin product, rank ≤ its inner dimension: A B is never built.
+
+    A = Q_A R_A, Bᵀ = Q_B R_B, and R_A R_Bᵀ = U Σ Vᵀ is small; then A B = (Q_A U) Σ (Q_B V)ᵀ.
+    """
+    Qa, Ra = torch.linalg.qr(A.double())
+    Qb, Rb = torch.linalg.qr(B.double().mT)
+    U, S, Vh = torch.linalg.svd(Ra @ Rb.mT, full_matrices=False)
+    U, S, Vh = _signed(Qa @ U[..., :rank], S[..., :rank], Vh[..., :rank, :] @ Qb.mT)
+    dtype = torch.promote_types(A.dtype, B.dtype)
+    return U.to(dtype), S.to(dtype), Vh.to(dtype)
 
 
 def _positive_qr(M: Tensor) -> tuple[Tensor, Tensor]:

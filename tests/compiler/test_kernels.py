@@ -241,3 +241,27 @@ def test_all_of_it_under_vmap() -> None:
     for f in (K.skew, K.circulant, K.diag, lambda v: K.topk(v, 2), lambda v: K.scatter(v[:3], omega, 6, 6),
               lambda v: K.blkdiag(K.reshape(v, 1, (3, 1, 2))), K.softmax):
         assert torch.allclose(torch.vmap(f)(x), torch.stack([f(v) for v in x]))
+
+
+@pytest.mark.parametrize("lead", [(), (3,)])
+@pytest.mark.parametrize(("m", "n", "rank"), [(9, 7, 4), (5, 11, 4), (6, 6, 2)])
+def test_a_thin_product_is_decomposed_through_its_factors(lead: tuple[int, ...], m: int, n: int, rank: int) -> None:
+    generator = torch.Generator().manual_seed(3)
+    A, B = (torch.randn(*lead, *item, generator=generator, dtype=torch.double) for item in ((m, 4), (4, n)))
+    for made, literal in zip(K.svd_of_product(A, B, rank), K.svd(A @ B, rank), strict=True):
+        torch.testing.assert_close(made, literal, rtol=1e-10, atol=1e-10)
+
+    def parts(A: Tensor, B: Tensor) -> tuple[Tensor, ...]:
+        return K.svd_of_product(A, B, rank)
+
+    assert torch.autograd.gradcheck(parts, (A.requires_grad_(), B.requires_grad_()))
+
+
+def test_factors_of_lower_rank_give_the_triples_that_were_asked_for() -> None:
+    A, B = torch.randn(6, 3, dtype=torch.double), torch.randn(3, 7, dtype=torch.double)
+    A[:, 2] = A[:, 0]
+    U, S, Vh = K.svd_of_product(A, B, 3)
+    assert U.shape == (6, 3) and S[2] < 1e-14 * S[0]
+    torch.testing.assert_close(U @ torch.diag(S) @ Vh, A @ B)
+    torch.testing.assert_close(U.mT @ U, torch.eye(3, dtype=torch.double))
+    torch.testing.assert_close(Vh @ Vh.mT, torch.eye(3, dtype=torch.double))
