@@ -49,7 +49,7 @@ class Simplifier:
             return self.g.node(node.op, args, node.attrs, node.type)
         if node.op in _READS_FAMILY:
             args = tuple(self.for_each(a, was.type.family) for a, was in zip(args, node.args, strict=True))
-        rule = _RULES.get(node.op)
+        rule = RULES.get(node.op)
         if rule is not None:
             return rule(self, node, args)
         return node if args == node.args else self.g.node(node.op, args, node.attrs, node.type)
@@ -243,7 +243,30 @@ class Simplifier:
                 return self.scale(x.args[0], self.mul(x.args[1], y) if x is a else self.mul(y, x.args[1]))
             if x.op == "div" and x.args[0].op == "const" and x.args[0].value == 1 and x.args[1] is y:
                 return b.full(self.g, 1, y.type)
-        return b.mul(self.g, a, c)
+        return self._outer_scales(a, c) or self._outer_scales(c, a) or b.mul(self.g, a, c)
+
+    def _outer_scales(self, a: Node, c: Node) -> Node | None:
+        """u vᵀ ⊙ M = diag(u) M diag(v);  (s u vᵀ + t 1 + …) ⊙ M = s diag(u) M diag(v) + t M + …: no u vᵀ is built."""
+        if c.type.rank != 2 or c.type.row or a.type.loops or c.type.loops or "complex" in (a.type.kind, c.type.kind):
+            return None
+        sides: list[tuple[Node | None, Node]] = []  # a scalar or none; what scales rows and columns
+        for term in a.args if a.op == "add" else (a,):
+            scalar, inner = (term.args[0], term.args[1]) if term.op == "scale" else (None, term)
+            if inner.op not in ("outer", "full") or (inner.op == "full" and inner.type.batch):
+                return None
+            sides.append((scalar, inner))
+        if all(inner.op == "full" for _, inner in sides):
+            return self.scale(self.g.const(a.attrs[0]), c) if a.op == "full" else None
+        terms: list[Node] = []
+        for scalar, inner in sides:
+            if inner.op == "full":
+                whole = self.scale(self.g.const(inner.attrs[0]), c)
+            elif c.op == "outer":
+                whole = b.outer(self.g, *(self.mul(x, y) for x, y in zip(inner.args, c.args, strict=True)))
+            else:
+                whole = self.prod((self.diag(inner.args[0]), c, self.diag(inner.args[1])))
+            terms.append(whole if scalar is None else self.scale(scalar, whole))
+        return self.add(terms, b.mul(self.g, a, c).type)
 
     def diag(self, v: Node) -> Node:
         """diag(1) = I;  diag(0) = 0."""
@@ -430,7 +453,7 @@ class Simplifier:
         return self.prod((u.args[0], middle, v.args[0]))
 
 
-_RULES: dict[str, Callable[[Simplifier, Node, tuple[Node, ...]], Node]] = {
+RULES: dict[str, Callable[[Simplifier, Node, tuple[Node, ...]], Node]] = {
     "add": lambda s, n, a: s.add(a, n.type),
     "scale": lambda s, n, a: s.scale(*a),
     "prod": lambda s, n, a: s.prod(a),
