@@ -14,7 +14,7 @@ from padp.compiler.chains import RankOne, plane_rotation, rank_one_update
 from padp.compiler.dims import product
 from padp.compiler.ir import Axis, Node, Type
 from padp.compiler.low import Low
-from padp.compiler.planner import Application, Planner, applies_weight, batch_of
+from padp.compiler.planner import Application, Planner, applies_weight, batch_of, hadamard_factors
 from padp.compiler.rotating import rotations
 from padp.compiler.taking import taken
 from padp.compiler.values import joined, sum_axis
@@ -24,16 +24,19 @@ JOINED = 32
 
 
 def _apply_weight(p: Planner, m: Node, v: Low) -> Low | None:
+    """W x is the base layer's own forward."""
     if p.on_tokens and "T" in v.lead and m is p.weight and not v.type.batch:
         return p.base(v, False)
     return None
 
 
 def _apply_eye(p: Planner, m: Node, v: Low) -> Low | None:
+    """I v = v."""
     return v
 
 
 def _apply_scale(p: Planner, m: Node, v: Low) -> Low | None:
+    """(s A) v = s (A v), the scalar where the vector is shortest."""
     s, a = m.args
     if a.op == "prod":
         return _scaled_applied(p, s, a, v)
@@ -69,10 +72,12 @@ def _apply_add(p: Planner, m: Node, v: Low) -> Low | None:
 
 
 def _apply_prod(p: Planner, m: Node, v: Low) -> Low | None:
+    """(A B) v = A (B v), or neighbours multiplied out first."""
     return p.chain(m.args, v)
 
 
 def _apply_diag(p: Planner, m: Node, v: Low) -> Low | None:
+    """diag(d) v = d ⊙ v."""
     d = p.value(m.args[0])
     return p.elementwise("mul", Type(d.type.item, *batch_of(d, v)), v, d)
 
@@ -126,10 +131,21 @@ def _spectral(p: Planner, m: Node, v: Low, transposed: bool) -> Low | None:
 
 
 def _apply_re(p: Planner, m: Node, v: Low) -> Low | None:
+    """Re(iFFT₂(S)) v = Re(iFFT(S iFFT(v))): transforms of vectors."""
     return _spectral(p, m, v, False)
 
 
+def _apply_mul(p: Planner, m: Node, v: Low) -> Low | None:
+    """(B₁ A₁ ⊙ B₂ A₂) v through r₁ r₂ numbers, or built."""
+    parts = hadamard_factors(p.g, m)
+    if parts is None or p.of_tokens(m):
+        return None
+    return p.either("two low ranks entry by entry, on vectors", [
+        ("as one product of rank r₁ r₂", p.chain(parts, v)), ("built, then applied", p.apply_dense(m, v))], v)
+
+
 def _apply_perm(p: Planner, m: Node, v: Low) -> Low | None:
+    """(P v)ᵢ = v at the i-th index."""
     return None if m.args[0].type.loops else taken(p, v, m.args[0])
 
 
@@ -163,6 +179,7 @@ def dot_item(p: Planner, dot: Low) -> Low:
 
 
 def _apply_inv(p: Planner, m: Node, v: Low) -> Low | None:
+    """A⁻¹ v = the solution y of A y = v."""
     a = m.args[0]
     if p.of_tokens(a) or (a.type.batch and (v.type.batch != a.type.batch or not v.lead)) \
             or v.type.loops != a.type.loops:
@@ -215,6 +232,7 @@ def _circulant_apply(p: Planner, m: Node, v: Low, transposed: bool) -> Low | Non
 
 
 def _apply_circulant(p: Planner, m: Node, v: Low) -> Low | None:
+    """circulant(c) v = irfft(rfft(c) ⊙ rfft(v))."""
     return _circulant_apply(p, m, v, False)
 
 
@@ -234,6 +252,7 @@ def _scatter_apply(p: Planner, m: Node, v: Low, transposed: bool) -> Low | None:
 
 
 def _apply_scatter(p: Planner, m: Node, v: Low) -> Low | None:
+    """Sparse S v: gather, scale, add up."""
     return _scatter_apply(p, m, v, False)
 
 
@@ -260,6 +279,7 @@ def _apply_sumloop(p: Planner, m: Node, v: Low) -> Low | None:
 
 
 def _apply_fold(p: Planner, m: Node, v: Low) -> Low | None:
+    """A chain of reflections or of plane rotations, on vectors: never multiplied out."""
     step, start = m.args
     axis, side = m.attrs
     update, plane = rank_one_update(step), plane_rotation(step)
@@ -315,6 +335,7 @@ APPLIED: Mapping[str, Application] = {
     "diag": _apply_diag, "blkdiag": _apply_blkdiag, "perm": _apply_perm, "t": _apply_t, "outer": _apply_outer,
     "inv": _apply_inv, "cat": _apply_cat, "kron": _apply_kron, "circulant": _apply_circulant,
     "scatter": _apply_scatter, "sumloop": _apply_sumloop, "fold": _apply_fold, "Re": _apply_re,
+    "mul": _apply_mul,
 }
 
 

@@ -334,7 +334,7 @@ def _decomposition(s: Sizes) -> Cost:
 def _decomposition_of_product(s: Sizes) -> Cost:
     """QR of both factors (4 r numbers each), a decomposition of r×r, and the bases (2 r numbers each)."""
     r = s.ins[0][-1]
-    small = s.read(0) // s.ins[0][-2] * r * r if not isinstance(s.read(0), sp.Expr) else s.read(0) / s.ins[0][-2] * r * r
+    small = count(s.ins[0][:-2]) * r**3
     work = 6 * s.all_read * r + 20 * small
     return Cost(other=work, moved=8 * s.all_read, other_back=2 * work if any(s.needs) else 0)
 

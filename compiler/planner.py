@@ -426,12 +426,39 @@ def low_rank(g: Graph, node: Node) -> tuple[Node, Node] | None:
     """L, R with node = L R through a thin middle; scalars go with L."""
     found = thin(node)
     if found is None:
-        return None
+        return hadamard_factors(g, node)
     scalars, product_, cut = found
     left = b.prod(g, *product_.args[:cut + 1])
     for s in scalars:
         left = b.scale(g, s, left)
     return left, b.prod(g, *product_.args[cut + 1:])
+
+
+def hadamard_factors(g: Graph, node: Node) -> tuple[Node, Node] | None:
+    """B₁ A₁ ⊙ B₂ A₂ = (B₁ ∗ B₂)(A₁ ∗ A₂): of ranks r₁ and r₂ a product through r₁ r₂; scalars go with the left side.
+
+    B₁ ∗ B₂ has the Kronecker products of rows, A₁ ∗ A₂ those of columns (Khatri–Rao).
+    """
+    scalars: list[Node] = []
+    while node.op == "scale":
+        scalars.append(node.args[0])
+        node = node.args[1]
+    if node.op != "mul" or node.type.rank != 2 or node.type.batch or node.type.kind == "complex":
+        return None
+    first, second = (low_rank(g, a) for a in node.args)
+    if first is None or second is None or int(first[1].type.item[0] * second[1].type.item[0]) * 2 > min(node.type.item):
+        return None
+    left = _kronecker_rows(g, first[0], second[0])
+    for s in scalars:
+        left = b.scale(g, s, left)
+    return left, b.t(g, _kronecker_rows(g, b.t(g, first[1]), b.t(g, second[1])))
+
+
+def _kronecker_rows(g: Graph, a: Node, c: Node) -> Node:
+    """Row i is a_i ⊗ c_i."""
+    n, r, q = a.type.item[0], a.type.item[1], c.type.item[1]
+    rows = [g.node("view", (x,), (), Type(x.type.item[1:], x.type.item[:1])) for x in (a, c)]
+    return g.node("view", (g.node("kron_vectors", tuple(rows), (), Type((r * q,), (n,))),), (), Type((n, r * q)))
 
 
 def batch_of(*lows: Low) -> tuple[Any, tuple[Axis, ...]]:

@@ -14,7 +14,8 @@ from padp.compiler import build as b
 from padp.compiler.ir import Axis, Node, Type
 from padp.compiler.linear import base_product
 from padp.compiler.low import Low
-from padp.compiler.planner import Planner, Value, applies_weight, batch_of, low_rank, plain_number, structured
+from padp.compiler.planner import (
+    Planner, Value, applies_weight, batch_of, hadamard_factors, low_rank, plain_number, structured)
 from padp.compiler.taking import put_together, taken
 
 
@@ -164,6 +165,16 @@ def _elementwise(prim: str) -> Callable[[Planner, Node], Low]:
         return p.elementwise(prim, Type(node.type.item, *batch_of(*lows), row=node.type.row), *lows)
 
     return value
+
+
+def _mul(p: Planner, node: Node) -> Low:
+    """Entry by entry; of two low ranks also as one product of both ranks' product."""
+    plain = _elementwise("mul")(p, node)
+    parts = None if p.of_tokens(node) else hadamard_factors(p.g, node)
+    if parts is None:
+        return plain
+    return p.either("two low ranks entry by entry", [("both built, then multiplied", plain),
+                                                     ("as one product of rank r₁ r₂", p.dense(parts))])
 
 
 def _div(p: Planner, node: Node) -> Low:
@@ -393,7 +404,7 @@ def _svd(p: Planner, node: Node) -> Low:
 
 
 def _thin_factors(p: Planner, matrix: Node) -> tuple[Node, Node] | None:
-    """A, B with matrix = A B through the smallest inner dimension, which is below both outer ones; scalars go with A."""
+    """A, B with matrix = A B through the smallest inner dimension, below both outer ones; scalars go with A."""
     scalars: list[Node] = []
     while matrix.op == "scale":
         scalars.append(matrix.args[0])
@@ -471,7 +482,7 @@ def _put(p: Planner, node: Node) -> Low:
 VALUES: Mapping[str, Value] = {
     "param": _leaf, "weight": _leaf, "bias": _leaf, "input": _leaf, "knob": _leaf,
     "const": _constant, "full": _constant, "eye": _constant,
-    "add": _add, "scale": _scale, "prod": _prod, "t": _t, "mul": _elementwise("mul"), "div": _div, "point": _point,
+    "add": _add, "scale": _scale, "prod": _prod, "t": _t, "mul": _mul, "div": _div, "point": _point,
     "pow": _pow, "outer": _outer, "dot": _dot, "inv": _inv, "sumsq": _sumsq, "reduce": _reduce,
     "slice": _slice, "take": _take, "cat": _cat, "interleave": _interleave, "stack": _stack, "spread": _spread,
     "expand": _expand, "sumloop": _sumloop, "join": _join, "blkdiag": _blkdiag, "reshape": _reshape, "view": _as_is,

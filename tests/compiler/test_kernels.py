@@ -251,7 +251,7 @@ def test_a_thin_product_is_decomposed_through_its_factors(lead: tuple[int, ...],
     for made, literal in zip(K.svd_of_product(A, B, rank), K.svd(A @ B, rank), strict=True):
         torch.testing.assert_close(made, literal, rtol=1e-10, atol=1e-10)
 
-    def parts(A: Tensor, B: Tensor) -> tuple[Tensor, ...]:
+    def parts(A: torch.Tensor, B: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return K.svd_of_product(A, B, rank)
 
     assert torch.autograd.gradcheck(parts, (A.requires_grad_(), B.requires_grad_()))

@@ -84,6 +84,16 @@ def thin_svd(s: Site, k: int, rank: int, count: int = 0) -> Node:
     return s.g.node("out", (whole,), (k,), Type(((M, rank), (rank,), (rank, N))[k], family))
 
 
+def rank_one(s: Site, left: str, right: str) -> Node:
+    """A product through one number, as a product of matrices."""
+    return s.prod(s.tensor(left, M, 1), s.tensor(right, 1, N))
+
+
+def rank_two(s: Site, left: str, right: str) -> Node:
+    """A 12×10 matrix through two numbers."""
+    return s.prod(s.tensor(left, 12, R), s.tensor(right, R, 10))
+
+
 def qr_part(s: Site, k: int) -> Node:
     whole = s.g.node("qr", (s.A(),), (), Type((N,)))
     return s.g.node("out", (whole,), (k,), Type(((M, N), (N, N))[k]))
@@ -116,7 +126,8 @@ VALUE_CASES: Mapping[str, list[Made]] = {
              lambda s: s.prod(s.A(), s.t(node(s, "circulant", (s.v(),), (N, N)))),
              lambda s: s.prod(s.A(), outer_each(s), s.each("H", N, K))],
     "t": [lambda s: s.t(s.A()), lambda s: s.t(s.v()), lambda s: s.t(s.many("F", R, K))],
-    "mul": [lambda s: s.mul(s.A(), s.C()), lambda s: s.mul(s.each("f", N), s.many("F", N))],
+    "mul": [lambda s: s.mul(rank_one(s, "P", "Q"), s.times(s.s(), rank_one(s, "E", "F"))),
+            lambda s: s.mul(s.A(), s.C()), lambda s: s.mul(s.each("f", N), s.many("F", N))],
     "div": [lambda s: s.div(s.A(), s.C()), lambda s: s.div(s.num(1), s.v()), lambda s: s.div(s.num(2), s.A()),
             lambda s: s.div(s.A(), s.num(3)), lambda s: s.div(s.each("f", N), s.v())],
     "point": [lambda s: s.point("tanh", s.A()), lambda s: s.point("abs", s.many("F", N)),
@@ -131,6 +142,8 @@ VALUE_CASES: Mapping[str, list[Made]] = {
               *(lambda s, a=axis: b.sumsq(s.g, s.add(s.W, s.prod(s.tensor("P", M, 1), s.tensor("Q", 1, N))), a)
                 for axis in ("row", "col", "all")),
               *(lambda s, a=axis: b.sumsq(s.g, s.prod(s.tensor("P", M, 1), s.tensor("Q", 1, N)), a)
+                for axis in ("row", "col", "all")),
+              *(lambda s, a=axis: b.sumsq(s.g, s.add(s.W, s.mul(rank_one(s, "P", "Q"), rank_one(s, "E", "F"))), a)
                 for axis in ("row", "col", "all")),
               lambda s: b.sumsq(s.g, s.many("F", M, N), "row"), lambda s: b.sumsq(s.g, s.t(s.v()), "all")],
     "reduce": [lambda s, f=f, a=a: b.reduce_(s.g, f, s.A(), a)  # type: ignore[misc]
@@ -357,6 +370,8 @@ MATRICES: Mapping[str, list[Made]] = {
           lambda s: s.t(node(s, "circulant", (s.v(),), (N, N))), lambda s: s.t(s.v()),
           lambda s: s.t(node(s, "scatter", (s.tensor("c", K), s.places(M, N)[0]), (M, N), (M, N)))],
     "outer": [lambda s: b.outer(s.g, s.u(), s.v())],
+    "mul": [lambda s: s.mul(rank_one(s, "P", "Q"), s.times(s.s(), rank_one(s, "E", "F"))),
+            lambda s: s.mul(rank_two(s, "P12", "Q12"), rank_two(s, "G12", "H12")), lambda s: s.mul(s.A(), s.C())],
     "inv": [lambda s: s.inv(s.S()), lambda s: s.inv(s.add(s.eye(), s.S()))],
     "cat": [lambda s: s.above(s.A(), s.tensor("P", K, N)), lambda s: s.beside(s.A(), s.tensor("P", M, K)),
             lambda s: s.above(s.eye(), s.S())],

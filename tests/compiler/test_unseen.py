@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 import padp
+from padp.compiler.low import LEAVES, order
 from padp.dsl.diagnostics import PadpError
 from tests.compiler.unseen import PROGRAMS
 
@@ -41,3 +44,18 @@ def test_compiled_is_the_dense_reading(name: str, shape: tuple[int, int]) -> Non
         else:
             with pytest.raises(PadpError, match="E504"):
                 module.merged(layer.base.weight, layer.base.bias)
+
+
+THIN = ("LoHa", "ABBA", "LoKr", "Hadamard rows")
+"""Programs that write a matrix as large as W and whose plans have none."""
+
+
+@pytest.mark.parametrize("name", THIN)
+@pytest.mark.parametrize(("m", "n"), [(256, 256), (192, 384)])
+def test_a_training_step_builds_nothing_as_large_as_W(name: str, m: int, n: int) -> None:
+    program, hyper = PROGRAMS[name]
+    layer = padp.compile(program)(nn.Linear(n, m), **hyper)
+    compiled = layer.adapters["default"].compiled
+    large = [low for low in order(*compiled.outputs) if "T" not in low.dims and low.prim not in LEAVES
+             and math.prod(int(d) for d in low.dims) >= m * n / 2]
+    assert not large
