@@ -21,7 +21,7 @@ from padp.compiler.names import resolve
 from padp.compiler.program import load, tree
 from padp.compiler.requirements import unmet
 from padp.compiler.sizes import solve
-from padp.compiler.terms import Method, Negate, Number, Term, Text
+from padp.compiler.terms import Method, Negate, Number, OneMethod, Term, Text
 from padp.compiler.variants import list_variants
 from padp.dsl.diagnostics import PadpError, refuse
 from padp.dsl.source import Source
@@ -281,8 +281,8 @@ def _weight_dims(method: Method) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=2048)
-def _solve_cached(key: Any) -> tuple[tuple[str, int], ...]:
-    method, sizes, hyper, where = key.parts
+def _solve_cached(key: OneMethod, sizes: Any, hyper: Any, where: str) -> tuple[tuple[str, int], ...]:
+    method = key.method
     solved = solve(method, dict(sizes), dict(hyper), where)
     broken = unmet(method, {**dict(hyper), **solved}, where)
     if broken:
@@ -290,20 +290,8 @@ def _solve_cached(key: Any) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(solved.items()))
 
 
-class _SolveKey:
-    def __init__(self, *parts: Any) -> None:
-        self.parts = parts
-        self.key = (id(parts[0]), *parts[1:])
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _SolveKey) and self.key == other.key
-
-
 def _solved(method: Method, sizes: Any, hyper: Any, where: str) -> dict[str, int]:
-    return dict(_solve_cached(_SolveKey(method, sizes, hyper, where)))
+    return dict(_solve_cached(OneMethod(method), sizes, hyper, where))
 
 
 def _plain(default: Term | None) -> Any:

@@ -7,6 +7,7 @@ that was probably meant.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import sympy as sp
@@ -15,7 +16,7 @@ from padp.compiler import build as b
 from padp.compiler import operators
 from padp.compiler.build import Mismatch
 from padp.compiler.dims import bounded_power, lower, same, show
-from padp.compiler.ir import Node, Type, walk
+from padp.compiler.ir import OPEN, Node, Type, walk
 from padp.compiler.state import State, report
 from padp.dsl.limits import MAX_EXPONENT
 
@@ -23,7 +24,7 @@ from padp.dsl.limits import MAX_EXPONENT
 def open_size(node: Node) -> sp.Symbol | None:
     """The open size of a bare ``I`` in a type."""
     for d in node.type.item:
-        if isinstance(d, sp.Symbol) and d.name.startswith("□"):
+        if isinstance(d, sp.Symbol) and d.name.startswith(OPEN):
             return d
     return None
 
@@ -40,8 +41,7 @@ def settle(s: State, node: Node, hole: sp.Symbol, value: Any) -> Node:
             if id(n) in cache:
                 continue
             args = tuple(cache[id(a)] for a in n.args)
-            type_ = Type(tuple(map(fix, n.type.item)), tuple(map(fix, n.type.family)), n.type.loops, n.type.row,
-                         n.type.kind)
+            type_ = replace(n.type, item=tuple(map(fix, n.type.item)), family=tuple(map(fix, n.type.family)))
             attrs = tuple(map(fix, n.attrs))
             cache[id(n)] = n if args == n.args and type_ == n.type and attrs == n.attrs else \
                 s.g.node(n.op, args, attrs, type_)
@@ -58,7 +58,7 @@ def fit(s: State, pairs: Sequence[tuple[Any, Any]], *nodes: Node) -> tuple[Node,
     result = list(nodes)
     for x, y in pairs:
         for hole, value in ((x, y), (y, x)):
-            if isinstance(hole, sp.Symbol) and hole.name.startswith("□") and not same(hole, value):
+            if isinstance(hole, sp.Symbol) and hole.name.startswith(OPEN) and not same(hole, value):
                 result = [settle(s, n, hole, value) for n in result]
                 break
     return tuple(result)
@@ -181,9 +181,15 @@ def _refuse_complex(a: Node, c: Node) -> None:
         raise Mismatch(f"{a.type} and {c.type}: one is complex", "E306", "Re(…)")
 
 
+def called(s: State, node: Node, otherwise: str) -> str:
+    """What the program calls a value, for messages; ``otherwise`` where it has no name."""
+    return next((name for name, value in s.env.items() if value is node), otherwise)
+
+
 def _matmul(s: State, a: Node, c: Node) -> Node:
     if b.unknown(a, c):
         return b.opaque(s.g, "prod", a, c)
+    a, c = b.stood(s.g, a, c)
     if a.type.rank == 2 and c.type.rank >= 1:
         a, c = fit(s, [(a.type.item[1], c.type.item[0])], a, c)
     return b.matmul(s.g, a, c)
@@ -211,15 +217,17 @@ def _dotted(s: State, a: Node, c: Node) -> Node:
         case 2, 1 if not a.type.row:
             (a,) = fit(s, [(a.type.item[1], c.type.item[0])], a)
             if not same(a.type.item[1], c.type.item[0]):
-                hint = "v · M scales rows" if same(a.type.item[0], c.type.item[0]) else None
-                raise Mismatch(f"{a.type} · {c.type}: M · v scales the columns of M, "
+                M, v = called(s, a, "M"), called(s, c, "v")
+                hint = f"{v} · {M} scales rows" if same(a.type.item[0], c.type.item[0]) else None
+                raise Mismatch(f"{a.type} · {c.type}: {M} · {v} scales the columns of {M}, "
                                f"{show(a.type.item[1])} ≠ {show(c.type.item[0])}", "E301", hint)
             return b.prod(s.g, a, b.diag(s.g, c))
         case 1, 2 if not c.type.row:
             (c,) = fit(s, [(c.type.item[0], a.type.item[0])], c)
             if not same(c.type.item[0], a.type.item[0]):
-                hint = "M · v scales columns" if same(c.type.item[1], a.type.item[0]) else None
-                raise Mismatch(f"{a.type} · {c.type}: v · M scales the rows of M, "
+                v, M = called(s, a, "v"), called(s, c, "M")
+                hint = f"{M} · {v} scales columns" if same(c.type.item[1], a.type.item[0]) else None
+                raise Mismatch(f"{a.type} · {c.type}: {v} · {M} scales the rows of {M}, "
                                f"{show(a.type.item[0])} ≠ {show(c.type.item[0])}", "E301", hint)
             return b.prod(s.g, b.diag(s.g, a), c)
         case _:
@@ -236,17 +244,19 @@ def _hadamard(s: State, a: Node, c: Node) -> Node:
             raise Mismatch(f"⊙ takes equal shapes; {a.type} ⊙ {c.type} has a scalar", "E302", "· for scaling")
         case 1, 2:
             if not same(a.type.item[0], c.type.item[0]):
+                v, M = called(s, a, "v"), called(s, c, "M")
                 if same(a.type.item[0], c.type.item[1]):
-                    report(s, "E301", f"v ⊙ M scales rows: v ∈ {a.type}, but M has {show(c.type.item[0])} rows",
-                           s.g.span, "M ⊙ v scales columns, the only reading that fits",
-                           (f"M ∈ {c.type}",))
+                    report(s, "E301", f"{v} ⊙ {M} scales rows: {v} ∈ {a.type}, but {M} has "
+                           f"{show(c.type.item[0])} rows", s.g.span,
+                           f"{M} ⊙ {v} scales columns, the only reading that fits", (f"{M} ∈ {c.type}",))
                     return b.prod(s.g, c, b.diag(s.g, a))
-                raise Mismatch(f"v ⊙ M scales rows: v ∈ {a.type} does not fit M ∈ {c.type}")
+                raise Mismatch(f"{v} ⊙ {M} scales rows: {v} ∈ {a.type} does not fit {M} ∈ {c.type}")
             return b.prod(s.g, b.diag(s.g, a), c)
         case 2, 1:
             if not same(a.type.item[1], c.type.item[0]):
-                hint = "v ⊙ M scales rows" if same(a.type.item[0], c.type.item[0]) else None
-                raise Mismatch(f"M ⊙ v scales columns: v ∈ {c.type} does not fit M ∈ {a.type}", "E301", hint)
+                M, v = called(s, a, "M"), called(s, c, "v")
+                hint = f"{v} ⊙ {M} scales rows" if same(a.type.item[0], c.type.item[0]) else None
+                raise Mismatch(f"{M} ⊙ {v} scales columns: {v} ∈ {c.type} does not fit {M} ∈ {a.type}", "E301", hint)
             return b.prod(s.g, a, b.diag(s.g, c))
         case _:
             if a.type.rank == 2 and c.type.rank == 2:

@@ -99,6 +99,8 @@ def add(g: Graph, *terms: Node) -> Node:
         return terms[0]
     if unknown(*terms):
         return opaque(g, "add", *terms)
+    if any(t.type.rank == 1 for t in terms):
+        terms = tuple(upright(g, t) for t in terms)
     first = terms[0]
     for other in terms[1:]:
         if not fits(first.type.item, other.type.item):
@@ -107,7 +109,8 @@ def add(g: Graph, *terms: Node) -> Node:
                            "transpose one of them (…ᵀ)" if turned else None)
     _bounded(sum(g.width("add", t) for t in terms), "this sum has", "terms")
     row = all(t.type.row for t in terms)
-    return g.node("add", terms, (), typed(first.type.item, *terms, row=row))
+    type_ = typed(first.type.item, *terms, row=row)
+    return g.node("add", terms, (), replace(type_, lying=True) if all(t.type.lying for t in terms) else type_)
 
 
 def scale(g: Graph, s: Node, a: Node) -> Node:
@@ -150,7 +153,8 @@ def div(g: Graph, a: Node, b: Node) -> Node:
     if a.type.rank and b.type.rank and not fits(a.type.item, b.type.item):
         raise Mismatch(f"{a.type} cannot be divided by {b.type} entry by entry")
     item = a.type.item if a.type.rank else b.type.item
-    return g.node("div", (a, b), (), typed(item, a, b, row=a.type.row or b.type.row))
+    type_ = typed(item, a, b, row=a.type.row or b.type.row)
+    return g.node("div", (a, b), (), replace(type_, lying=True) if a.type.lying and not b.type.rank else type_)
 
 
 def point(g: Graph, function: str, a: Node, *static: Any) -> Node:
@@ -174,7 +178,7 @@ def t(g: Graph, a: Node) -> Node:
     if a.type.rank == 0:
         return a
     if a.type.rank == 1:
-        return g.node("t", (a,), (), typed((1, a.type.item[0]), a, row=True))
+        return g.node("t", (a,), (), replace(typed((1, a.type.item[0]), a, row=True), lying=a.type.lying))
     if a.type.row:
         inner = a.args[0] if a.op == "t" else None
         if inner is not None and inner.type.rank == 1:
@@ -236,6 +240,24 @@ def prod(g: Graph, *factors: Node) -> Node:
             raise Mismatch(f"inner dimensions differ: {left.type} @ {right.type}")
     item = (flat[0].type.item[0], *last.type.item[1:])
     return g.node("prod", tuple(flat), (), typed(item, *flat, row=flat[0].type.row and last.type.rank == 2))
+
+
+def upright(g: Graph, a: Node) -> Node:
+    """M_{j,:}ᵀ as the column that it is; everything else stays."""
+    if not (a.type.row and a.type.lying):
+        return a
+    v = t(g, a)
+    return v.args[0] if v.op == "lying" else v
+
+
+def stood(g: Graph, a: Node, b: Node) -> tuple[Node, Node]:
+    """The sides of a product, M_{j,:}ᵀ as a column where it is one: A M_{j,:}ᵀ, M_{i,:} M_{j,:}ᵀ, M_{j,:}ᵀ M_{i,:}.
+
+    In M_{j,:}ᵀ x and u M_{j,:}ᵀ it is the transpose of a vector, as in uᵀ x and u vᵀ.
+    """
+    if (a.type.rank == 2 and not same(a.type.item[1], 1)) or (a.type.rank == 1 and a.type.lying):
+        b = upright(g, b)
+    return (upright(g, a), b) if b.type.rank == 1 and b.type.lying else (a, b)
 
 
 def matmul(g: Graph, a: Node, b: Node) -> Node:
@@ -359,7 +381,7 @@ def sumloop(g: Graph, a: Node, axis: Axis) -> Node:
     if axis not in a.type.loops:
         return scale(g, g.const(axis.size), a)
     loops = tuple(x for x in a.type.loops if x != axis)
-    return g.node("sumloop", (a,), (axis,), Type(a.type.item, a.type.family, loops, a.type.row, a.type.kind))
+    return g.node("sumloop", (a,), (axis,), replace(a.type, loops=loops))
 
 
 def stack(g: Graph, a: Node, axis: Axis, place: str) -> Node:

@@ -16,7 +16,7 @@ from padp.compiler.claims import check_claims
 from padp.compiler.feasible import infeasible
 from padp.compiler.hypotheses import comments
 from padp.compiler.lints import letter_lints, start_lints, value_lints
-from padp.compiler.name_lints import flow_lints, function_lints
+from padp.compiler.name_lints import flow_lints, function_lints, nothing_learned
 from padp.compiler.names import resolve_leniently
 from padp.compiler.program import tree
 from padp.compiler.rules import Simplifier
@@ -84,6 +84,7 @@ def _variant(program: syntax.Program, source: Source, variant: str | None) -> It
     body = body_of(program, variant or method.variant)
     yield from flow_lints(method, sound)
     yield from function_lints(body, method) if sound else ()
+    yield from nothing_learned(method) if sound and program.header is not None else ()
     said = " ".join(text for text, _ in comments(body))
     if sound and method.site == "attention":
         for case in typed:

@@ -13,7 +13,7 @@ from padp.compiler.dims import factored, product, written_out
 from padp.compiler.elaborate import elaborate
 from padp.compiler.sizes import symbolic
 from padp.compiler.state import Elaborated, NeedCases
-from padp.compiler.terms import Method, Var
+from padp.compiler.terms import Method, OneMethod, Var
 
 
 @dataclass(frozen=True)
@@ -25,31 +25,18 @@ class Counted:
     spaces: Mapping[str, str]
 
 
-class _ById:
-    """A method as a cache key."""
-
-    def __init__(self, method: Method) -> None:
-        self.method = method
-
-    def __hash__(self) -> int:
-        return id(self.method)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ById) and other.method is self.method
-
-
 def counted(method: Method) -> Counted:
     """The counts of a method, from its declarations (and from its index sets, where a space names one)."""
-    return _counted(_ById(method))
+    return _counted(OneMethod(method))
 
 
 def declarations(method: Method) -> Elaborated:
     """The typed program; only its declarations where a conditional on dimensions leaves the body open."""
-    return _declarations(_ById(method))
+    return _declarations(OneMethod(method))
 
 
 @lru_cache(maxsize=256)
-def _declarations(key: _ById) -> Elaborated:
+def _declarations(key: OneMethod) -> Elaborated:
     try:
         return elaborate(key.method)
     except NeedCases:
@@ -57,7 +44,7 @@ def _declarations(key: _ById) -> Elaborated:
 
 
 @lru_cache(maxsize=256)
-def _counted(key: _ById) -> Counted:
+def _counted(key: OneMethod) -> Counted:
     method = key.method
     typed = declarations(method)
     by_name: dict[str, Any] = {}
@@ -86,9 +73,15 @@ def in_header_terms(method: Method, total: Any) -> Any:
             continue
         for solution in _solutions(sp.expand(right - left), inner[0]):
             candidate = factored(total.subs(inner[0], solution))
-            if inner[0] not in candidate.free_symbols:
+            if inner[0] not in candidate.free_symbols and not _sum_over_sizes(candidate):
                 best = candidate
     return best
+
+
+def _sum_over_sizes(formula: Any) -> bool:
+    """Whether a formula is a sum over sizes, (a⁴ + n²)/a², which nobody reads; n·r/k is none."""
+    above, below = sp.fraction(formula)
+    return bool(below.free_symbols) and any(isinstance(x, sp.Add) for x in sp.Mul.make_args(above))
 
 
 def _solutions(equation: Any, unknown: Any) -> list[Any]:

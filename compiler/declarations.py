@@ -60,7 +60,8 @@ def _refuse_shared(run: Run, span: Span, frozen: bool, init: t.Term | None, scop
     """E106 for what cannot be one tensor for all sites: a learned one, and one that starts from a site's values."""
     if not frozen:
         run.report("E106", "a shared tensor is frozen: what is learned belongs to one site", span,
-                   suggestion="`frozen, shared` for one tensor of the model, `learned` for one at each site")
+                   suggestion="`frozen, shared`, with a seed, for one random tensor of the model, and a small learned "
+                   "tensor at each site that scales or mixes it, as VeRA has; or `learned` for one at each site")
     elif any(isinstance(x, t.Var) and (found := scope.find(x.name)) is not None and found.kind == "tensor"
              for x in walk(init)):
         run.report("E106", "a shared tensor is the same at every site, so it cannot start from one's tensor", span,

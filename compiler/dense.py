@@ -27,7 +27,8 @@ class Value:
     """A dense tensor with what its meaning needs.
 
     ``row``: the transpose of a vector. ``axis``: one number a row or a column, as made by ‖·‖_row. ``lying``: a row
-    that was taken out of a matrix, ``M_{j,:}``. ``over``: the index set that a vector has its numbers for.
+    that was taken out of a matrix, ``M_{j,:}``; with ``row`` its transpose, a column where that fits. ``over``: the
+    index set that a vector has its numbers for.
     ``rest``: the c of D ⊕ c·I.
     """
 
@@ -126,6 +127,8 @@ def add(a: Datum, b: Datum, sign: int = 1) -> Datum:
     assert isinstance(a, Value)
     b = scalar(b, a)
     _families(a, b)
+    if 1 in (a.rank, b.rank):
+        a, b = upright(a), upright(b)
     if a.rest is not None and b.rest is not None:
         n = max(a.item[0], b.item[0])
         a, b = _grown(a, n), _grown(b, n)
@@ -138,7 +141,7 @@ def add(a: Datum, b: Datum, sign: int = 1) -> Datum:
     if a.item != b.item:
         raise refuse("E301", f"{a} and {b} cannot be {'added' if sign > 0 else 'subtracted'}",
                      suggestion="c · ones(n) + v for adding a number to each entry" if 0 in (a.rank, b.rank) else None)
-    return Value(a.tensor + sign * b.tensor, a.rank, row=a.row and b.row)
+    return Value(a.tensor + sign * b.tensor, a.rank, row=a.row and b.row, lying=a.lying and b.lying)
 
 
 def scale(s: Datum, a: Value) -> Value:
@@ -179,6 +182,10 @@ def matmul(a: Datum, b: Datum) -> Value:
     if not isinstance(a, Value) or not isinstance(b, Value) or not a.rank or not b.rank:
         raise refuse("E302", "@ is the matrix product, and one side is a scalar", suggestion="· for scaling")
     _families(a, b)
+    if (a.rank == 2 and a.item[1] != 1) or (a.rank == 1 and a.lying):  # M_{j,:}ᵀ is a column where that is meant
+        b = upright(b)
+    if b.rank == 1 and b.lying:
+        a = upright(a)
     if a.tensor.is_complex() != b.tensor.is_complex():
         dtype = torch.result_type(a.tensor, b.tensor)
         a, b = replace(a, tensor=a.tensor.to(dtype)), replace(b, tensor=b.tensor.to(dtype))
@@ -343,13 +350,18 @@ def transpose(a: Datum) -> Datum:
     """aᵀ; of a vector a row, of a row a vector."""
     match a:
         case Value(rank=1):
-            return Value(a.tensor[..., None, :], 2, row=True)
+            return Value(a.tensor[..., None, :], 2, row=True, lying=a.lying)
         case Value(rank=2, row=True):
-            return Value(a.tensor[..., 0, :], 1)
+            return Value(a.tensor[..., 0, :], 1, lying=a.lying)
         case Value(rank=2):
             return replace(a, tensor=a.tensor.mT)
         case _:
             return a
+
+
+def upright(a: Value) -> Value:
+    """M_{j,:}ᵀ as the column that it is; everything else stays."""
+    return Value(a.tensor[..., 0, :], 1) if a.row and a.lying else a
 
 
 def invert(a: Datum) -> Datum:

@@ -195,7 +195,8 @@ def _show(e: sp.Basic, level: int) -> str:
             base = f"({base})"
         if isinstance(e.exp, sp.Integer) and int(e.exp) > 0:
             return base + str(int(e.exp)).translate(_SUPERSCRIPT)
-        return f"{base}^({_show(e.exp, 0)})"
+        exponent = _show(e.exp, 0)
+        return f"{base}^{exponent}" if isinstance(e.exp, sp.Symbol) else f"{base}^({exponent})"
     if isinstance(e, sp.floor):
         return f"floor({_show(e.args[0], 0)})"
     if isinstance(e, sp.ceiling):

@@ -16,7 +16,7 @@ from typing import Any
 import sympy as sp
 
 from padp.compiler import build as b
-from padp.compiler.algebra import open_size
+from padp.compiler.algebra import open_size, settle
 from padp.compiler.dims import show, symbol
 from padp.compiler.ir import UNKNOWN, Graph, Node, Type, depends
 from padp.compiler.loops import run_step
@@ -39,6 +39,7 @@ from padp.compiler.terms import (
     Text,
     Var,
 )
+from padp.dsl.diagnostics import Related
 
 
 def elaborate(method: Method, sizes: Mapping[str, Any] | None = None, hyper: Mapping[str, Any] | None = None,
@@ -66,11 +67,32 @@ def elaborate(method: Method, sizes: Mapping[str, Any] | None = None, hyper: Map
                    "a term of the learned tensors alone; what the output should be is the loss of the training loop")
             continue
         penalty = value if penalty is None else b.add(s.g, penalty, value)
+    _after_backward(s)
     for name in list(s.learned):
         s.learned[name] = _with_start(s, s.learned[name])
     declared = {p.name: s.learned[p.name] for p in method.parameters if p.name in s.learned}  # not by first use
     return Elaborated(method, s.g, output, penalty, declared, s.env, s.sizes, mentions, tuple(s.diagnostics),
                       tuple(s.history), tuple(s.requirements))
+
+
+def _after_backward(s: State) -> None:
+    """The shapes of ``after backward``: what a learned tensor becomes has its shape. Nothing of it is bound."""
+    if s.concrete or not s.method.updates:
+        return
+    learned = {n: p.node for n, p in s.learned.items() if p.declaration.role == "learned"}
+    env, history = s.env, len(s.history)
+    s.env, s.after_backward = {**env, **learned}, True
+    for step in s.method.updates:
+        run_step(s, step)
+    for name, node in learned.items():
+        new = s.env[name]
+        if not b.unknown(new, node) and not b.fits(new.type.shape, node.type.shape):
+            span = next(where for n, _, where in reversed(s.history) if n == name)
+            report(s, "E301", f"after backward {name} is {new.type}, it is declared {node.type}", span,
+                   f"{name} ← 0 · {name}, or another value for each entry" if new.type.rank == 0 else None,
+                   related=[Related(s.learned[name].declaration.span, f"{name} ∈ {node.type}")])
+    del s.history[history:]
+    s.env, s.after_backward = env, False
 
 
 # ---------------------------------------------------------------- what the header and the site provide
@@ -223,10 +245,9 @@ def _fits_each(start: Type, type_: Type) -> bool:
 
 
 def _free(s: State, node: Node, type_: Type) -> Node:
-    """A bare ``I`` as the start of a matrix takes its size."""
-    if node.op == "eye" and open_size(node) is not None and type_.rank == 2:
-        return b.eye(s.g, type_.item[0])
-    return node
+    """A bare ``I`` in the start of a matrix, as in ``init = 2 · I``, takes its size."""
+    hole = open_size(node)
+    return settle(s, node, hole, type_.item[0]) if hole is not None and type_.rank == 2 else node
 
 
 def number_of(s: State, t: Term) -> float | sp.Expr:

@@ -29,6 +29,9 @@ from typing import Any, Literal, TypeAlias
 from padp.compiler.dims import Dim, show, show_axes
 from padp.dsl.source import Span
 
+OPEN = "□"
+"""How sizes of a bare ``I`` are called that nothing has settled yet."""
+
 Kind: TypeAlias = Literal["real", "complex", "index", "text", "unknown"]
 NOWHERE = Span(0, 0)
 
@@ -45,7 +48,7 @@ class Axis:
 @dataclass(frozen=True, slots=True)
 class Type:
     """What a value is. ``row`` marks the transpose of a vector (a 1×n matrix), ``lying`` a vector taken out of a
-    matrix as ``M_{j,:}``, which multiplies from the other side."""
+    matrix as ``M_{j,:}``, which multiplies from the other side; both: ``M_{j,:}ᵀ``, a column where only that fits."""
 
     item: tuple[Any, ...] = ()
     family: tuple[Any, ...] = ()
@@ -72,6 +75,8 @@ class Type:
     def __str__(self) -> str:
         if self.kind == "unknown":
             return "unknown"
+        if any(str(d).startswith(OPEN) for d in self.item):
+            return "I of open size"
         letter = {"real": "ℝ", "complex": "ℂ", "index": "ℕ"}.get(self.kind, self.kind)
         item = letter + ("^{" + show_axes(self.item) + "}" if self.item else "")
         if self.family:

@@ -32,7 +32,7 @@ from padp.compiler.meanings import (
     term,
 )
 from padp.compiler.state import PendingWrite, State, report
-from padp.compiler.terms import Call, Let, Loop, Range, Step, Term, Write
+from padp.compiler.terms import Call, Let, Loop, Number, Range, Step, Term, Write
 from padp.dsl.source import Span
 
 MAX_UNROLL = 256
@@ -137,8 +137,9 @@ def _splice(s: State, base: Node, items: Sequence[Any], op: str, value: Node) ->
             raise Mismatch("a row index must be a number here", "E305")
         low = inside(s, item, size).value
         high = lower(low + 1)
-        if value.type.rank == base.type.rank - 1:
-            value = b.reshape(s.g, value, (1, *value.type.item)) if axis == 2 else value
+        if value.type.rank == 1 and base.type.rank == 2:
+            value = b.reshape(s.g, value, (1, *value.type.item)) if axis == 2 else \
+                s.g.node("column_of", (value,), (), b.typed((value.type.item[0], 1), value))
     else:
         low, high = bounds(s, item, size)
     require(s, high, size, s.g.span)
@@ -340,19 +341,24 @@ def _chain(s: State, loop: Loop, carried: Sequence[str], start: Any, count: Any,
             closed[name] = result
             continue
         if not b.fits(result.type.item, begin.type.item):
-            raise Mismatch(f"{name} is {begin.type} before the loop and {result.type} after a step", "E301")
+            raise Mismatch(f"{name} is {begin.type} before the loop and {result.type} after a step: what a loop "
+                           "carries keeps its shape", "E301", f"the steps one by one, {name} ← … for each, or a "
+                           f"value for each step, {name}_i ← …")
         parts = _pattern(s, result, axis, name)
         if parts is None or any(depends(p, lambda n: id(n) in marked) for p in parts[1]):
             if s.concrete:
                 return None
+            _step_by_step(s, loop, count, set_)
             closed[name] = s.g.node("loop", (result, begin), (axis, name), begin.type)
             continue
         kind, pieces = parts
         if kind == "sum":
             closed[name] = b.add(s.g, begin, b.sumloop(s.g, pieces[0], axis))
         else:
-            if s.concrete and not (_structured(pieces[0], axis) and _still(begin)):
-                return None
+            if not (_structured(pieces[0], axis) and _still(begin)):
+                if s.concrete:
+                    return None
+                _step_by_step(s, loop, count, set_)
             closed[name] = b.fold(s.g, pieces[0], begin, axis, kind)
     for name, node in closed.items():
         bind(s, name, node, loop.span)
@@ -398,10 +404,39 @@ def _still(node: Node) -> bool:
     return not depends(node, lambda n: n.op == "input")
 
 
-def _unroll(s: State, loop: Loop, start: Any, count: Any, set_: Node | None) -> None:
+def _too_long(s: State, loop: Loop, count: Any, set_: Node | None) -> bool:
+    """E307 for a loop that has to go step by step and cannot."""
     if not isinstance(count, int) or count > MAX_UNROLL:
         report(s, "E307", f"this loop carries a value through {show(count)} steps and is not a sum or a chain of "
                f"reflections or rotations; at most {MAX_UNROLL} such steps are unrolled", loop.span)
+        return True
+    if set_ is not None and set_.args:
+        report(s, "E307", "a loop that carries a value needs an index set known from the sizes", loop.span)
+        return True
+    return False
+
+
+def _step_by_step(s: State, loop: Loop, count: Any, set_: Node | None) -> None:
+    """What is known, before the sizes are, of a loop that will be unrolled: E307, or N404 where the sizes decide.
+
+    A count that the hyperparameters give is looked at with their defaults.
+    """
+    usual = {h.name: h.default.value for h in s.method.hyper if isinstance(h.default, Number)}
+    known = count
+    if isinstance(count, sp.Expr):
+        known = lower(count.subs({x: usual[x.name] for x in count.free_symbols
+                                  if isinstance(x, sp.Symbol) and x.name in usual}))
+    if isinstance(count, int):
+        _too_long(s, loop, count, set_)
+    elif not isinstance(known, int) or known > MAX_UNROLL:
+        value = f" = {known}" if isinstance(known, int) else ""
+        report(s, "N404", f"this loop carries a value through {show(count)}{value} steps and is not a sum or a chain "
+               f"of reflections or rotations: it is unrolled, and a layer that needs more than {MAX_UNROLL} steps is "
+               "refused", loop.span)
+
+
+def _unroll(s: State, loop: Loop, start: Any, count: Any, set_: Node | None) -> None:
+    if _too_long(s, loop, count, set_):
         return
     rows: Sequence[Sequence[int]]
     if set_ is None:
@@ -409,9 +444,6 @@ def _unroll(s: State, loop: Loop, start: Any, count: Any, set_: Node | None) -> 
     else:
         from padp.compiler.kernels import index_rows
 
-        if set_.args:
-            report(s, "E307", "a loop that carries a value needs an index set known from the sizes", loop.span)
-            return
         rows = index_rows(set_.op, set_.attrs)
     for row in rows:
         for name, value in zip(loop.variables, row, strict=True):

@@ -15,7 +15,7 @@ from padp.compiler import operators
 from padp.compiler.algebra import arithmetic, as_matrix, inverted, negated, norm, power
 from padp.compiler.build import Mismatch
 from padp.compiler.dims import lower, product, same, show, symbol
-from padp.compiler.ir import UNKNOWN, Axis, Node, Type
+from padp.compiler.ir import OPEN, UNKNOWN, Axis, Node, Type
 from padp.compiler.state import Learned, NeedCases, Start, State, report
 from padp.compiler.terms import (
     Arith,
@@ -94,6 +94,9 @@ def _hints(s: State, t: Term) -> tuple[list[str], str | None]:
     if not (isinstance(t, Arith) and t.op in ("@", "*")):
         return notes, None
     left, right = term(s, t.left), term(s, t.right)
+    along = _along_a_family(t, left, right)
+    if along is not None:
+        return [*notes, f"@ multiplies each of the {show(right.type.family[-1])} members by itself"], along
     side, flipped = (t.right.operand, True) if isinstance(t.right, Transpose) else (t.right, False)
     if isinstance(side, Var) and left.type.rank == 2:
         for name, node in s.env.items():
@@ -108,6 +111,18 @@ def _hints(s: State, t: Term) -> tuple[list[str], str | None]:
                 notes.append(f"{name} ∈ {node.type} fits here{when}")
                 return notes, f"{name}{'ᵀ' if flipped else ''}"
     return notes, None
+
+
+def _along_a_family(t: Arith, left: Node, right: Node) -> str | None:
+    """How a product that was meant to run over the members of a family is written."""
+    if left.type.family or not right.type.family or left.type.rank != 2 \
+            or not same(left.type.item[1], right.type.family[-1]):
+        return None
+    whole = t.left.operand if left.type.row and isinstance(t.left, Transpose) else t.left
+    T = whole.name if isinstance(whole, Var) else "T"
+    X = t.right.name if isinstance(t.right, Var) else "X"
+    over = f"Σ_{{j ∈ range({show(right.type.family[-1])})}}"
+    return f"{over} {T}_j · {X}_j" if left.type.row else f"Y_i ← {over} {T}_{{i,j}} · {X}_j"
 
 
 def _places(s: State, t: Term) -> list[Related]:
@@ -195,7 +210,9 @@ def _term(s: State, t: Term) -> Node:
         case BlockTerm(rows):
             return _block(s, rows)
         case Gradient(name):
-            known = parameter(s, name)
+            known = s.env.get(name) or parameter(s, name)
+            if known is not None and s.after_backward:
+                return s.g.node("gradient", (known,), (), known.type)
             raise Mismatch(f"∇{name} exists after the backward pass only", "E210") if known is not None else \
                 Mismatch(f"{name} is not learned", "E201")
 
@@ -212,7 +229,7 @@ def _var(s: State, name: str) -> Node:
                        "completes it", "E305", f"{name} ← [A; B] from its parts, or {name} ← zeros(…) to write into")
     if name == "I":
         s.holes += 1
-        return b.eye(s.g, sp.Symbol(f"□{s.holes}", integer=True, positive=True))
+        return b.eye(s.g, sp.Symbol(f"{OPEN}{s.holes}", integer=True, positive=True))
     return s.g.node("undeclared", (), (name,), UNKNOWN)
 
 
@@ -379,7 +396,7 @@ def call(s: State, t: Call) -> Node | tuple[Node, ...]:
     args = tuple(term(s, a) for a in t.args)
     kwargs = {k: _tuple(s, v) for k, v in t.kwargs}
     if name in ("ema", "keep", "cubic"):
-        raise Mismatch(f"{name} belongs in `after backward`", "E210")
+        return _after_backward(s, name, args)
     entry = operators.OPERATORS.get(name)
     if entry is None:
         return b.opaque(s.g, f"call:{name}", *args)
@@ -400,6 +417,18 @@ def call(s: State, t: Call) -> Node | tuple[Node, ...]:
     if isinstance(result, Node):
         _enough_places(s, result)
     return result
+
+
+def _after_backward(s: State, name: str, args: tuple[Node, ...]) -> Node:
+    """The shape of a moving average, of what is kept of a tensor, of a schedule."""
+    if not s.after_backward:
+        raise Mismatch(f"{name} belongs in `after backward`", "E210")
+    if name == "cubic":
+        return s.g.node(name, args, (), Type())
+    value = args[0]
+    if name == "keep" and not b.unknown(*args[:2]) and not b.fits(value.type.shape, args[1].type.shape):
+        raise Mismatch(f"keep needs a score for each entry: {args[1].type} does not fit {value.type}")
+    return s.g.node(name, args, (), value.type)
 
 
 def _enough_places(s: State, chosen: Node) -> None:

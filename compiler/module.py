@@ -327,11 +327,12 @@ class AdapterModule(nn.Module):
         """``delta`` with the adapter's own dropout before it, in training."""
         return self.delta(nn.functional.dropout(x, self.dropout) if self.dropout and self.training else x, base)
 
-    def penalty(self, base: nn.Module | None = None) -> Tensor | None:
-        """What the program minimises beside the loss, or None. ``base`` is read where a term reads W."""
+    def penalty(self, base: nn.Module | None = None, weight: Weights = None) -> Tensor | None:
+        """What the program minimises beside the loss, or None. ``base``, or the weights by name of an attention, are
+        read where a term reads them."""
         stage = self.compiled.penalty
         return None if stage is None else cast(Tensor, stage.graph(self.like, None, self.training,
-                                                                   *self.arguments(stage, base)))
+                                                                   *self.arguments(stage, base, weight=weight)))
 
     @property
     def has_updates(self) -> bool:

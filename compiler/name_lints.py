@@ -208,6 +208,14 @@ def _unused_numbers(method: Method) -> list[Diagnostic]:
             for h in method.hyper if h.name not in read | set(OPTIONS[method.site])]
 
 
+def nothing_learned(method: Method) -> list[Diagnostic]:
+    """W310: a program without a learned tensor."""
+    if any(p.role == "learned" for p in method.parameters):
+        return []
+    return [Diagnostic("W310", "nothing is learned: no tensor is declared `learned`, so training changes nothing",
+                       method.span, method.source, suggestion="λ ∈ ℝ^m: learned, init = …")]
+
+
 def _near(name: str, read: set[str]) -> str:
     close = nearest(name, read)
     return f" (there is {close[0]})" if close else ""

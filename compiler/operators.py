@@ -112,6 +112,9 @@ def kron(g: Graph, a: Node, c: Node) -> Node:
     """a ⊗ c."""
     if a.type.rank == 1 and c.type.rank == 1:
         return g.node("kron_vectors", (a, c), (), b.typed((lower(a.type.item[0] * c.type.item[0]),), a, c))
+    if 1 in (a.type.rank, c.type.rank) and 2 in (a.type.rank, c.type.rank):
+        raise Mismatch(f"⊗ takes two matrices or two vectors, this is {a.type} ⊗ {c.type}", "E301",
+                       "eye(1) for a 1×1 matrix to begin with; vᵀ, or u @ vᵀ, for a vector as a matrix")
     (p, q), (s, t) = _matrix(a, "kron"), _matrix(c, "kron")
     return g.node("kron", (a, c), (), b.typed((lower(p * s), lower(q * t)), a, c))
 
@@ -362,6 +365,8 @@ def _index_set(name: str, count: Callable[..., Any], arity: int) -> Maker:
 def _butterfly(g: Graph, args: Sequence[Node], kw: Mapping[str, Node]) -> Made:
     n, k = number(args[0], "n"), number(args[1], "k")
     j = args[2]
+    if isinstance(n, int) and isinstance(k, int) and (k < 1 or n % k):
+        raise Mismatch(f"butterfly: blocks of {k} do not divide {n}", "E501", f"a size of blocks that divides {n}")
     if j.op == "const":
         return g.node("butterfly", (), (n, k, j.value), Type((n,), kind="index"))
     return g.node("butterfly", (j,), (n, k), b.typed((n,), j, kind="index"))
@@ -404,6 +409,9 @@ def _grouped(g: Graph, args: Sequence[Node], kw: Mapping[str, Node]) -> Made:
 
 
 def _halves_count(n: Any, group: Any) -> Any:
+    if isinstance(n, int) and isinstance(group, int) and (group < 2 or group % 2 or n % group):
+        raise Mismatch(f"halves({n}, {group}): groups of {group} do not fit {n}", "E501",
+                       f"an even size of groups that divides {n}")
     return sp.sympify(n) / 2
 
 

@@ -90,6 +90,7 @@ class State:
     depth: int = 0
     calls: int = 0
     in_loop: int = 0
+    after_backward: bool = False
     assume: tuple[tuple[Test, bool], ...] = ()
 
 

@@ -142,7 +142,8 @@ def _run(site: Site, step: int, masks: Sequence[Tensor]) -> Outcome:
         value = evaluation.look_up(name, method.span)
         old = site.reference.tensors[name]
         if not isinstance(value, Value) or value.tensor.shape != old.shape:
-            raise refuse("E301", f"the new `{name}` is {value}, it was {'×'.join(map(str, old.shape))}", method.span,
+            span = next(s.span for s in reversed(method.updates) if name in binds(s))
+            raise refuse("E301", f"the new `{name}` is {value}, it was {'×'.join(map(str, old.shape))}", span,
                          source=method.source)
         values[name] = value.tensor
     return Outcome(values, evaluation.new_state)

@@ -52,7 +52,7 @@ y ← R @ (W @ x)
     # a vector that does not fit the rows, and is redundant where it fits
     ("""# P ∈ ℝ^{m×q}, S ∈ ℝ^{q×n}: frozen random; u ∈ ℝ^q, v ∈ ℝ^q: learned
 y ← (W + (u ⊙ P) @ (v ⊙ S)) @ x
-""", [("E301", "v ⊙ M scales rows: v ∈ ℝ^{q}, but M has m rows", 2), ("W304", "`u` and `v` are redundant", 2)]),
+""", [("E301", "u ⊙ P scales rows: u ∈ ℝ^{q}, but P has m rows", 2), ("W304", "`u` and `v` are redundant", 2)]),
     ("""# u ∈ ℝ^m, v ∈ ℝ^m: learned, init=1
 y ← u ⊙ v ⊙ (W @ x)
 """, [("W304", "`u` and `v` are redundant", 2)]),
@@ -237,7 +237,7 @@ FINDINGS: list[tuple[str, str, str]] = [
     ("OFT", "W301", "`R_full` is never used"),
     ("OFT", "E301", "R_full ∈ ℝ^{b·k×b·k} fits here when n = b·k"),
     ("OFT", "E301", "R_fullᵀ"),
-    ("VeRA", "E301", "v ∈ ℝ^{r}, but M has m rows"),
+    ("VeRA", "E301", "λ_b ∈ ℝ^{r}, but B has m rows"),
     ("VeRA", "E301", "scales columns, the only reading that fits"),
     ("VeRA", "W304", "`λ_b` and `λ_d` are redundant"),
     ("DoRA", "E202", "`m` is a dimension and a tensor"),

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from padp.compiler import updates
-from padp.compiler.site import LinearSite
+from padp.compiler.site import LinearSite, Site
 from padp.dsl.diagnostics import refuse
 from padp.dsl.spellings import glyph_name
+from padp.models.attention import AttentionSite
 from padp.models.merging import refuse_merged
 from padp.models.record import holder, named, record_of, sites_of, store
 from padp.models.saved import saved_modules
@@ -26,13 +27,24 @@ def penalty(model: nn.Module) -> Tensor:
     """The sum of what the active adapters minimise beside the loss, over all sites; 0 when they minimise nothing."""
     acting = [(module, site) for site in sites(holder(model)) for module in site.in_use()]
     terms = [term for module, site in acting
-             if (term := module.penalty(site.base if isinstance(site, LinearSite) else None)) is not None]
+             if (term := module.penalty(*_base_of(site))) is not None]
     if not terms:
         return torch.zeros((), device=next((p.device for p in model.parameters()), None))
     total = terms[0]
     for term in terms[1:]:
         total = total + term.to(total.device)
     return total
+
+
+def _base_of(site: Site) -> tuple[nn.Module | None, dict[str, Tensor] | None]:
+    """The layer of a linear site; the weights of an attention by name."""
+    match site:
+        case LinearSite():
+            return site.base, None
+        case AttentionSite():
+            return None, site.attention.tensors()
+        case _:
+            return None, None
 
 
 def update(model: nn.Module) -> None:

@@ -214,6 +214,15 @@ def test_as_people_see_them(golden: Callable[[str, str], None]) -> None:
     golden("compiler/counts.txt", "\n\n".join(messages(text) for text in (*WRONG, *UNCLEAR)) + "\n")
 
 
+def test_a_count_is_written_in_the_sizes_that_read_best() -> None:
+    """b = n/k goes into a product of sizes; a sum over a size, (k⁴ + n²)/k², stays the sum that it is."""
+    head = "adapter T(k = 4) on linear(W ∈ ℝ^{m×n}) where n = b·k\n"
+    blocks = head + "Q ∈ (ℝ^{k×k})^b: learned, init = 0\ny ← (W + W @ blkdiag(Q)) @ x\n"
+    two = head + "A ∈ ℝ^{k×k}: learned, init = 0\nC ∈ ℝ^{b×b}: learned, init = kaiming\ny ← (W + W @ (A ⊗ C)) @ x\n"
+    assert show(padp.compile(blocks).count) == "k·n"
+    assert show(padp.compile(two).count) == "b² + k²"
+
+
 def test_a_shown_formula_can_be_written_back() -> None:
     """What a message suggests is of the language: products of names have their dots."""
     m, n, r, k, b = (sp.Symbol(x, integer=True, positive=True) for x in "mnrkb")
@@ -221,7 +230,7 @@ def test_a_shown_formula_can_be_written_back() -> None:
         (r * (m + n), "r(m + n)"), (n * (k - 1) / 2, "n(k − 1)/2"), (m * r, "m·r"),
         (b * k * (k - 1) / 2, "b·k(k − 1)/2"),
         (sp.Min(m, n) * r, "min(m, n)·r"), ((m + n) * (m - n), "(m + n)(m − n)"), (2 * m, "2m"), (n**2 * r, "n²·r"),
-        (sp.ceiling(n / r) * (r + n), "ceil(n/r)(n + r)"),
+        (sp.ceiling(n / r) * (r + n), "ceil(n/r)(n + r)"), (2**r * m, "2^r·m"), (2**(r + 1), "2^(r + 1)"),
     ]  # fmt: skip
     for formula, text in formulas:
         assert show(formula) == text

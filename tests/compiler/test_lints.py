@@ -69,7 +69,7 @@ GRADIENT: list[str] = [
     LOW + "V ← W + B @ A\ng ∈ ℝ^m: learned, init = ‖W‖_row\ny ← (g ⊙ (V / detach(‖V‖_row))) @ x\n",
     TWO + "y ← detach(λ) ⊙ (λ ⊙ (W @ x)) + μ - ones(m)\n",
     ON + "μ ∈ ℝ^m: learned, init = 1\nminimise ‖μ‖²\ny ← W @ x\n",
-    ON + "Z ∈ ℝ^m: frozen, init = ‖W‖_row\ny ← (detach(Z) / Z) ⊙ (W @ x)\n",
+    ON + "Z ∈ ℝ^m: frozen, init = ‖W‖_row\nμ ∈ ℝ^m: learned, init = 1\ny ← μ ⊙ (detach(Z) / Z) ⊙ (W @ x)\n",
 ]
 
 REDUNDANT: list[str] = [

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+import padp
 from tests.compiler.marked import judged, messages, plain
 
 HEAD = "adapter T(r = 4) on linear(W ∈ ℝ^{m×n})\n"
@@ -21,12 +22,20 @@ RIGHT: list[str] = [
     LOW + "for i in range(r): s_i ← ‖A_{r-1-i}‖\ny ← (W + B · s @ A) @ x\n",
     LOW + "for i in range(r): s_i ← ‖aᵢ‖ · ‖bᵢ‖\ny ← (W + B · s @ A) @ x\n",
     LOW + "for i in range(n//2): z[2i] ← x[2i]; z[2i+1] ← x[2i+1]\ny ← (W + B @ A) @ z\n",
+    LOW + "C ← B; C_{:,0} ← B_{:,1}; C_{:,r-1} += B_{:,0}\ny ← (W + C @ A) @ x\n",
     LOW + "y ← (W + Σᵢ bᵢ aᵢᵀ) @ x\n",
     LOW + "y ← (W + Σ_{i ∈ range(r)} B_{:,i} A_{i,:}) @ x\n",
     TURN + "y ← W @ blkdiag(cayley(skew(Q))) @ x\n",
     TURN + "R ← cayley(skew(Q))\ny ← W @ blkdiag(R₁, ..., R_b)ᵀ @ x\n",
     HEAD.replace("(r = 4)", "") + "g ∈ ℝ^m: learned, init = ‖W‖_row\ny ← (g · (W / ‖W‖_row)) @ x\n",
     HEAD.replace("(r = 4)", "") + "g ∈ ℝ^n: learned, init = ‖W‖_col\ny ← ((W / ‖W‖_col) · g) @ x\n",
+    # M_{j,:}ᵀ is a column where only that fits, and the transpose of a vector in M_{j,:}ᵀ x and u M_{j,:}ᵀ
+    LOW + "y ← (W + B @ A) @ x + B @ (A @ A_{0,:}ᵀ) + B @ A @ (A_{1,:}ᵀ + x)\n",
+    LOW + "c ← A_{0,:} @ A_{1,:}ᵀ + A_{0,:}ᵀ @ x\ny ← W @ x + c · B @ (A @ x)\n",
+    LOW + "P ← Σ_{i ∈ range(r)} A_{i,:}ᵀ @ A_{i,:}\ny ← (W + B @ A @ P) @ x\n",
+    LOW + "P ← (B @ ones(r)) @ (A_{0,:} - A_{1,:})ᵀ\ny ← (W + B @ A + P) @ x\n",
+    # after backward
+    LOW + END + "after backward:\n    A ← A - 0.1 · ∇A; B_{:,0} ← 0 · B_{:,1}; B ← keep(B, |B ⊙ ∇B|, 3)\n",
     "adapter T(r = 2) on hidden(h ∈ ℝ^d)\nR ∈ ℝ^{r×d}: learned, init = kaiming\n"
     "M ∈ ℝ^{r×d}: learned, init = 0\nh ← h + Rᵀ @ M @ h\n",
 ]
@@ -85,6 +94,13 @@ WRONG: list[str] = [
     LOW + "«E209 for (i,j) in range(r):\n    s_i ← 1»\ny ← (W + B · s @ A) @ x\n",
     LOW + "y ← (W + «E209 Σ_{(i,j) ∈ range(r)} bᵢ aᵢᵀ») @ x\n",
     LOW + "«E209 for (i,j) in tree(r):\n    s_i ← 1»\ny ← (W + B · s @ A) @ x\n",
+    LOW + "R ← I\n«E307 for i in range(100000): R ← R @ (I + 0 · R)»\ny ← (W + B @ A) @ R @ x\n",
+    LOW + "H ← eye(1)\n«E301 for i in range(r): H ← H ⊗ [1, 1; 1, -1]»\ny ← (W + B @ A) @ x\n",
+    # after backward
+    LOW + END + "after backward:\n    «E301 A ← 0»\n",
+    LOW + END + "after backward:\n    c ← ∇A\n    «E301 B ← c»\n",
+    LOW + END + "after backward:\n    A ← «E301 A @ ∇A»\n",
+    LOW + END + "after backward:\n    A ← «E301 keep(A, ‖A‖_row, 3)»\n",
     # sizes
     LOW + "Z ← «E309 I»\ny ← (W + B @ A) @ x + trace(Z) · bias\n",
     HEAD.replace("(r = 4)", "") + "«E309 A» ∈ ℝ^{r×n}: learned, init = kaiming\nB ∈ ℝ^{m×r}: learned, init = 0\n" + END,
@@ -156,3 +172,47 @@ def test_a_file_of_functions_has_no_output() -> None:
 
 def test_as_people_see_them(golden: Callable[[str, str], None]) -> None:
     golden("compiler/shapes.txt", "\n\n".join(messages(text) for text in WRONG) + "\n")
+
+
+REMEDIES: list[tuple[str, str]] = [
+    ("T ∈ ℝ^{r×r}: learned, init = 0\nX ∈ (ℝ^{m×n})^r: learned, init = 0\n"
+     "Z ← T @ X\ny ← (W + Σ_{i ∈ range(r)} Z_i) @ x\n",
+     "Y_i ← Σ_{j ∈ range(r)} T_{i,j} · X_j"),
+    ("t ∈ ℝ^r: learned, init = 0\nX ∈ (ℝ^{m×n})^r: learned, init = 0\ny ← (W + tᵀ @ X) @ x\n",
+     "Σ_{j ∈ range(r)} t_j · X_j"),
+    ("λ ∈ ℝ^n: learned, init = 1\ny ← (λ ⊙ W) @ x\n", "W ⊙ λ scales columns, the only reading that fits"),
+    ("λ ∈ ℝ^m: learned, init = 1\ny ← (W · λ) @ x\n", "λ · W scales rows"),
+    ("λ ∈ ℝ^m: learned, init = 1\nH ← [1]; H ← H ⊗ [1, 1; 1, -1]\ny ← λ ⊙ (W @ x)\n", "eye(1) for a 1×1 matrix"),
+    ("λ ∈ ℝ^m: learned, init = 1\nH ← eye(1)\nfor i in range(r): H ← H ⊗ [1, 1; 1, -1]\ny ← λ ⊙ (W @ x)\n",
+     "the steps one by one, H ← … for each"),
+    ("A ∈ ℝ^{m×n}: learned, shared, init = 0\ny ← (W + A) @ x\n", "a small learned tensor at each site"),
+]
+
+
+@pytest.mark.parametrize(("text", "remedy"), REMEDIES)
+def test_what_to_write_instead(text: str, remedy: str) -> None:
+    """The remedy, in the program's own names; written so, it is accepted where it is a whole statement."""
+    found = padp.check(HEAD + text)
+    assert any(remedy in str(d.suggestion) for d in found), "\n".join(map(str, found))
+
+
+def test_a_sum_over_a_family_is_accepted_as_suggested() -> None:
+    assert judged(HEAD + "T ∈ ℝ^{r×r}: learned, init = kaiming\nX ∈ (ℝ^{m×n})^r: learned, init = 0\n"
+                  "Y_i ← Σ_{j ∈ range(r)} T_{i,j} · X_j\ny ← (W + Σ_{i ∈ range(r)} Y_i) @ x\n") == []
+
+
+def test_an_identity_without_a_size_is_called_that() -> None:
+    found = padp.check(LOW + "R ← I\nZ ← [R, A]\ny ← (W + B @ A) @ x + sum(Z) · bias\n")
+    assert found[0].message == "I of open size and ℝ^{r×n} cannot stand beside each other"
+
+
+def test_how_long_a_loop_may_be() -> None:
+    """A loop that is unrolled: its length is known, or hangs on a hyperparameter or on a size of the layer."""
+    step = "R ← I\nfor i in range({}): R ← R @ (I + 0 · R)\ny ← (W + B @ A) @ R @ x\n"
+    assert [d.code for d in padp.check(LOW + step.format(256)) if d.code in ("E307", "N404")] == []
+    assert [d.code for d in padp.check(LOW + step.format(257)) if d.code in ("E307", "N404")] == ["E307"]
+    assert [d.code for d in padp.check(LOW + step.format("r")) if d.code in ("E307", "N404")] == []
+    assert [d.code for d in padp.check(LOW + step.format("n")) if d.code in ("E307", "N404")] == ["N404"]
+    many = LOW.replace("r = 4", "r = 300")
+    (note,) = (d for d in padp.check(many + step.format("r")) if d.code == "N404")
+    assert "through r = 300 steps" in note.message

@@ -73,6 +73,10 @@ BROKEN: list[tuple[str, int, int, dict[str, object], str, list[str]]] = [
     (TOP.replace("Vᵀ_{:r}) @ x", "Vᵀ_{:r}) @ x + x_{6} · W @ x"), 9, 6, {"r": 2}, "E501", ["7 ≤ n", "n is 6"]),
     ("svft", 6, 10, {"variant": "random", "count": 300}, "E501",
      ["count ≤ min(m, n)²", "count is 300, min(m, n)² is 36"]),
+    ("road", 6, 10, {"variant": "peft"}, "E501", ["halves(6, 64): groups of 64 do not fit 6", "divides 6"]),
+    ("boft", 6, 10, {"k": 3, "F": 2}, "E501", ["n = b·k", "k = 3", "n = 10"]),
+    (f"{HEAD}\nP ← perm(butterfly(n, r, 0))\n{DIAGONAL}".replace("@ x", "@ P @ x"), 6, 10, {"r": 4}, "E501",
+     ["butterfly: blocks of 4 do not divide 10"]),
     ("fourierft", 6, 10, {"k": 61}, "E501", ["k ≤ m·n", "k is 61, m·n is 60"]),
 ]
 
@@ -103,6 +107,14 @@ def test_two_are_two() -> None:
     text = TOP.replace("r = 8", "r = 8, q = 9") + "minimise ‖U_{:q}‖_F² + ‖Vᵀ_{:,:q}‖_F²\n"
     found = refused(text, 6, 5)
     assert [d.message.split(" does")[0] for d in found] == ["r ≤ min(m, n)", "q ≤ m", "q ≤ n"]
+
+
+def test_an_index_set_that_does_not_fit_is_refused_where_it_is_written() -> None:
+    with pytest.raises(PadpError) as error:
+        padp.attach(nn.ModuleDict({"first": nn.Linear(8, 6)}), padp.compile("road"), variant="peft")
+    (found,) = error.value.diagnostics
+    assert found.span is not None and found.source is not None and found.source.slice(found.span) == "halves(m, g)"
+    assert "at first" in found.notes
 
 
 def test_the_layer_is_named_when_a_model_is_adapted() -> None:

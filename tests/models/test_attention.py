@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import padp
 import padp.models as pm
 from padp.compiler.site import HeadMap
 from padp.models.attention import HeadProjection, by_head, into_input, into_output
@@ -157,6 +158,23 @@ def test_maps_that_leave_the_bias_alone(batch: Batch) -> None:
     pm.unmerge(llama)
     half = pm.attach(make_llama(attention_bias=True).bfloat16(), HEADS, variant="plain")
     assert run(half, batch).dtype == torch.bfloat16
+
+
+def test_a_penalty_reads_the_weights_of_now(llama: Any) -> None:
+    """Σ_h ‖T_h W_Q,h‖² with T = 2 I, over the layers; after a change of W_Q it is the new one's."""
+    pm.attach(llama, padp.compile("""
+adapter T on attention(W_Q ∈ (ℝ^{e×d})^H, W_K ∈ (ℝ^{e×d})^G, W_V ∈ (ℝ^{e×d})^G, W_O ∈ (ℝ^{d×e})^H) where H = G·p
+T ∈ (ℝ^{e×e})^H: learned, init = 2 · I                    # not the identity at init
+Z ← T @ W_Q
+y ← attn(q = Z @ x)
+minimise Σ_{h ∈ range(H)} ‖Z_h‖_F²
+"""))
+    weights = [p for name, p in llama.named_parameters() if name.endswith("q_proj.base.weight")]
+    for _ in range(2):
+        wanted = 4 * torch.stack([w.square().sum() for w in weights]).sum()
+        assert weights and torch.allclose(pm.penalty(llama), wanted)
+        with torch.no_grad():
+            weights[0].mul_(3)
 
 
 def test_one_graph_with_the_maps_inside(batch: Batch) -> None:
