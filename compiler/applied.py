@@ -12,6 +12,7 @@ from typing import Any
 from padp.compiler import build as b
 from padp.compiler.chains import RankOne, plane_rotation, rank_one_update
 from padp.compiler.dims import product
+from padp.compiler.grids import apply_assemble, apply_kron
 from padp.compiler.ir import Axis, Node, Type
 from padp.compiler.low import Low
 from padp.compiler.planner import Application, Planner, applies_weight, batch_of, hadamard_factors
@@ -207,20 +208,6 @@ def _apply_cat(p: Planner, m: Node, v: Low) -> Low | None:
     return total
 
 
-def _apply_kron(p: Planner, m: Node, v: Low) -> Low | None:
-    """(A ⊗ B) vec(V) = vec(A V Bᵀ), row-major."""
-    a, c = m.args
-    if m.type.batch or v.type.batch:
-        return None
-    (s, q), (u, w) = a.type.item, c.type.item
-    grid = p.make("reshape_tail", (v, 1, (q, w)), Type((w,), (q,)), v.lead)
-    right = p.apply(c, grid)
-    flipped = p.view("mT", right, (), Type((q,), (u,)))
-    left = p.apply(a, flipped)
-    back = p.view("mT", left, (), Type((u,), (s,)))
-    return p.make("reshape_tail", (back, 2, (s * u,)), Type((s * u,)), back.lead)
-
-
 def _circulant_apply(p: Planner, m: Node, v: Low, transposed: bool) -> Low | None:
     """circulant(c) v = irfft(rfft(c) ⊙ rfft(v))."""
     if m.type.batch or v.type.batch or "complex" in (m.type.kind, v.type.kind):
@@ -333,9 +320,9 @@ def _reflections(p: Planner, u: RankOne, axis: Axis, v: Low, reverse: bool) -> L
 APPLIED: Mapping[str, Application] = {
     "weight": _apply_weight, "eye": _apply_eye, "scale": _apply_scale, "add": _apply_add, "prod": _apply_prod,
     "diag": _apply_diag, "blkdiag": _apply_blkdiag, "perm": _apply_perm, "t": _apply_t, "outer": _apply_outer,
-    "inv": _apply_inv, "cat": _apply_cat, "kron": _apply_kron, "circulant": _apply_circulant,
+    "inv": _apply_inv, "cat": _apply_cat, "kron": apply_kron, "circulant": _apply_circulant,
     "scatter": _apply_scatter, "sumloop": _apply_sumloop, "fold": _apply_fold, "Re": _apply_re,
-    "mul": _apply_mul,
+    "mul": _apply_mul, "assemble": apply_assemble,
 }
 
 

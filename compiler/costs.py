@@ -380,6 +380,16 @@ def _circulant(s: Sizes) -> Cost:
     return Cost(other=work, moved=8 * s.made, other_back=back, moved_back=12 * s.made if back else 0)
 
 
+def _circulant_grid(s: Sizes) -> Cost:
+    """Transforms of the pieces of v and y, and for each of k/2 frequencies a complex product of a×b."""
+    rows, columns, k = s.ins[0]
+    transforms = 2.5 * (s.read(0) + s.read(1) + s.made) * log2(k)
+    product = 2 * (k // 2 + 1) * count(s.ins[1][:-1]) * rows * columns
+    moved = 3 * s.all_read + 3 * s.made
+    back = sum(s.needs)
+    return Cost(product, transforms, moved, back * product, back * transforms, back * moved)
+
+
 def _sparse(s: Sizes) -> Cost:
     """Gather, scale, add up: one pass over (tokens, entries) each."""
     entries = s.ins[0][-1]
@@ -412,7 +422,7 @@ def speed(low: Low) -> float:
     if low.prim in ("each", "matvec"):
         m = list(low.inputs())[1 if low.prim == "each" else 0]
         return min(1.0, (float(min(m.type.item[-2:])) / 64) ** 1.27) if m.type.rank == 2 else 1.0
-    return 1.0
+    return 0.2 if low.prim == "circulant_grid" else 1.0  # complex numbers: four products for one
 
 
 FREE = ("getitem", "detach", "choice")
@@ -463,6 +473,7 @@ ENTRIES: Mapping[str, Entry] = {
     "k:fft": Entry(_transform(1), _keeps_nothing), "k:ifft": Entry(_transform(1), _keeps_nothing),
     "k:fft2": Entry(_transform(2), _keeps_nothing), "k:ifft2": Entry(_transform(2), _keeps_nothing),
     "circulant_apply": Entry(_circulant, lambda low: _inputs(low)[:2]),
+    "circulant_grid": Entry(_circulant_grid, _keeps_other),
     "sparse_apply": Entry(_sparse, _keeps_sparse),
     "spectral_apply": Entry(_spectral, lambda low: [low.args[2]]),
 }  # fmt: skip

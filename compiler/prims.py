@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from padp.compiler import kernels, rounds
 from padp.compiler.blocks import each_block
+from padp.compiler.circulants import circulant_grid
 from padp.compiler.rounds import Key, schedule
 from padp.compiler.sparse import sparse_apply
 from padp.compiler.spectral import spectral_apply
@@ -384,6 +385,7 @@ PRIMS: dict[str, Callable[..., Any]] = {
         "triu", "stril", "striu", "vec", "blocks", "assemble", "tile", "repeat", "grouped", "svd", "qr", "inverse",
         "expm", "trace", "fft", "ifft", "fft2", "ifft2", "softmax", "topk", "clamp")},
     "k:perm": permutation, "svd_of_product": kernels.svd_of_product,
+    "circulant_grid": circulant_grid,
 }
 """Every operation by name. ``k:`` is an operator's dense meaning, ``f:`` an entry-wise function, ``i:`` index sets."""
 

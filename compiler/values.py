@@ -15,7 +15,15 @@ from padp.compiler.ir import Axis, Node, Type
 from padp.compiler.linear import base_product
 from padp.compiler.low import Low
 from padp.compiler.planner import (
-    Planner, Value, applies_weight, batch_of, hadamard_factors, low_rank, plain_number, structured)
+    Planner,
+    Value,
+    applies_weight,
+    batch_of,
+    hadamard_factors,
+    low_rank,
+    plain_number,
+    structured,
+)
 from padp.compiler.taking import put_together, taken
 
 

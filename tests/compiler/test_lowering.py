@@ -84,6 +84,12 @@ def thin_svd(s: Site, k: int, rank: int, count: int = 0) -> Node:
     return s.g.node("out", (whole,), (k,), Type(((M, rank), (rank,), (rank, N))[k], family))
 
 
+def grid(s: Site, blocks: Node) -> Node:
+    """A grid of blocks as one matrix."""
+    (a, c), (k, q) = blocks.type.family, blocks.type.item
+    return s.g.node("assemble", (blocks,), (), Type((a * k, c * q)))
+
+
 def rank_one(s: Site, left: str, right: str) -> Node:
     """A product through one number, as a product of matrices."""
     return s.prod(s.tensor(left, M, 1), s.tensor(right, 1, N))
@@ -377,7 +383,13 @@ MATRICES: Mapping[str, list[Made]] = {
             lambda s: s.above(s.eye(), s.S())],
     "kron": [lambda s: node(s, "kron", (s.tensor("P", R, K), s.A()), (R * M, K * N)),
              lambda s: node(s, "kron", (s.eye(R), s.tensor("P", R, K)), (R * R, R * K)),
+             lambda s: node(s, "kron", (s.A(), s.prod(s.tensor("P", K, 1), s.tensor("Q", 1, R))), (M * K, N * R)),
              lambda s: node(s, "kron", (s.diag(s.v(K)), s.perm(s.order("i"))), (K * N, K * N))],
+    "assemble": [lambda s, k=k: grid(s, node(s, "circulant", (s.tensor("c", k, family=(2, 3)),), (k, k)))
+                 for k in (1, 4, 5)] + [
+                 lambda s: grid(s, s.prod(s.tensor("P", 4, R, family=(2, 3)), s.tensor("Q", R, K, family=(2, 3)))),
+                 lambda s: grid(s, s.prod(s.S("H", K), s.tensor("Q", K, K, family=(2, 3)))),
+                 lambda s: grid(s, s.tensor("Q", R, K, family=(2, 3)))],
     "circulant": [lambda s: node(s, "circulant", (s.v(),), (N, N)), lambda s: node(s, "circulant", (s.v(5),), (5, 5))],
     "scatter": [lambda s: node(s, "scatter", (s.tensor("c", K), s.places(M, N)[0]), (M, N), (M, N)),
                 lambda s: node(s, "scatter", (s.tensor("c", 1), one_place(s)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -46,16 +47,19 @@ def test_compiled_is_the_dense_reading(name: str, shape: tuple[int, int]) -> Non
                 module.merged(layer.base.weight, layer.base.bias)
 
 
-THIN = ("LoHa", "ABBA", "LoKr", "Hadamard rows")
-"""Programs that write a matrix as large as W and whose plans have none."""
+THIN: Mapping[str, Mapping[str, int]] = {
+    "LoHa": {}, "ABBA": {}, "LoKr": {}, "Hadamard rows": {}, "GraLoRA": {}, "C3A": {"b": 32},
+}
+"""Programs that write a matrix as large as W and whose plans have none; of C3A with blocks worth a transform."""
 
 
 @pytest.mark.parametrize("name", THIN)
-@pytest.mark.parametrize(("m", "n"), [(256, 256), (192, 384)])
+@pytest.mark.parametrize(("m", "n"), [(1024, 1024), (768, 1536)])
 def test_a_training_step_builds_nothing_as_large_as_W(name: str, m: int, n: int) -> None:
     program, hyper = PROGRAMS[name]
-    layer = padp.compile(program)(nn.Linear(n, m), **hyper)
-    compiled = layer.adapters["default"].compiled
+    adapter = padp.compile(program)
+    chosen = adapter.settings(None, **{**hyper, **THIN[name]})
+    compiled = adapter.compiled({"m": m, "n": n}, chosen.variant, chosen.hyper, True)[0]
     large = [low for low in order(*compiled.outputs) if "T" not in low.dims and low.prim not in LEAVES
              and math.prod(int(d) for d in low.dims) >= m * n / 2]
     assert not large

@@ -1,0 +1,77 @@
+"""Matrices made of blocks on vectors, without being built: Kronecker products and assembled grids.
+
+    (A ⊗ B) vec(V) = vec(A V Bᵀ)            from the right or from the left first
+    assemble(B_ij A_ij) v                    all A_ij of a column on its piece of v, then all B_ij of a row side by side
+    assemble(circulant(c)) v                 by Fourier transforms of the pieces
+"""
+
+from __future__ import annotations
+
+from padp.compiler import build as b
+from padp.compiler.ir import Node, Type
+from padp.compiler.low import Low
+from padp.compiler.planner import Planner
+
+
+def apply_kron(p: Planner, m: Node, v: Low) -> Low | None:
+    """(A ⊗ B) vec(V) = vec(A V Bᵀ), row-major: B on the rows of V and A on the columns, in either order, or built."""
+    a, c = m.args
+    if m.type.batch or v.type.batch:
+        return None
+    (s, q), (u, w) = a.type.item, c.type.item
+    grid = p.make("reshape_tail", (v, 1, (q, w)), Type((w,), (q,)), v.lead)
+    right = p.view("mT", p.apply(c, grid), (), Type((q,), (u,)))
+    right_first = p.view("mT", p.apply(a, right), (), Type((u,), (s,)))
+    left = p.view("mT", p.apply(a, p.view("mT", grid, (), Type((q,), (w,)))), (), Type((w,), (s,)))
+    left_first = p.apply(c, left)
+    flat = [p.make("reshape_tail", (x, 2, (s * u,)), Type((s * u,)), x.lead) for x in (right_first, left_first)]
+    return p.either("a Kronecker product on vectors", [
+        ("the right factor first", flat[0]), ("the left factor first", flat[1]),
+        ("the product built, then applied", p.apply_dense(m, v))], v)
+
+
+def apply_assemble(p: Planner, m: Node, v: Low) -> Low | None:
+    """assemble(F) v block by block, where the blocks have a structure."""
+    f = m.args[0]
+    if m.type.batch or f.type.loops or v.type.batch or len(f.type.family) != 2 or f.type.kind == "complex" \
+            or p.of_tokens(f):
+        return None
+    if f.op == "circulant":
+        label, made = "transforms of the pieces", _circulants(p, f, v)
+    elif f.op == "prod":
+        label, made = "factor after factor, block by block", _products(p, f, v)
+    else:
+        return None
+    if made is None:
+        return None
+    return p.either("a grid of blocks on vectors", [
+        (label, made), ("the matrix built, then applied", p.apply_dense(m, v))], v)
+
+
+def _circulants(p: Planner, f: Node, v: Low) -> Low | None:
+    c = f.args[0]
+    if not b.fits(c.type.family, f.type.family):
+        return None
+    size = f.type.family[0] * f.type.item[0]
+    return p.make("circulant_grid", (p.value(c), v), Type((size,)), v.lead)
+
+
+def _products(p: Planner, f: Node, v: Low) -> Low | None:
+    """y_i = Σ_j B_ij (A_ij v_j) = [B_i1 … B_ib] [A_i1 v_1; …; A_ib v_b]: two batches of products."""
+    inner = [x.type.item[1] for x in f.args[:-1]]
+    cut = min(range(len(inner)), key=lambda k: inner[k]) + 1
+    left, right = b.prod(p.g, *f.args[:cut]), b.prod(p.g, *f.args[cut:])
+    (rows, columns), (k, q), r = f.type.family, f.type.item, inner[cut - 1]
+    if not (b.fits(left.type.family, f.type.family) and b.fits(right.type.family, f.type.family)):
+        return None
+    turned = p.view("permute_tail", p.value(right), ((1, 0, 2, 3),), Type((r, q), (columns, rows)))
+    down = p.make("reshape_tail", (turned, 4, (columns, rows * r, q)), Type((rows * r, q), (columns,)))
+    pieces = p.make("reshape_tail", (v, 1, (columns, q)), Type((q,), (columns,)), v.lead)
+    thin = p.times_vectors(down, pieces)
+    split = p.make("reshape_tail", (thin, 2, (columns, rows, r)), Type((r,), (columns, rows)), thin.lead)
+    by_row = p.view("permute_tail", split, ((1, 0, 2),), Type((r,), (rows, columns)))
+    beside = p.make("reshape_tail", (by_row, 3, (rows, columns * r)), Type((columns * r,), (rows,)), thin.lead)
+    wide = p.view("permute_tail", p.value(left), ((0, 2, 1, 3),), Type((columns, r), (rows, k)))
+    across = p.make("reshape_tail", (wide, 4, (rows, k, columns * r)), Type((k, columns * r), (rows,)))
+    out = p.times_vectors(across, beside)
+    return p.make("reshape_tail", (out, 2, (rows * k,)), Type((rows * k,)), out.lead)
