@@ -10,24 +10,45 @@ from __future__ import annotations
 from padp.compiler import build as b
 from padp.compiler.ir import Node, Type
 from padp.compiler.low import Low
-from padp.compiler.planner import Planner
+from padp.compiler.planner import Planner, low_rank
 
 
 def apply_kron(p: Planner, m: Node, v: Low) -> Low | None:
-    """(A ⊗ B) vec(V) = vec(A V Bᵀ), row-major: B on the rows of V and A on the columns, in either order, or built."""
+    """(A ⊗ B) vec(V) = vec(A V Bᵀ), row-major: B on the rows of V and A on its columns, in either order, or built.
+
+    Of a factor through a thin middle, B = L R, also R first and L last, the other factor between them.
+    """
     a, c = m.args
     if m.type.batch or v.type.batch:
         return None
-    (s, q), (u, w) = a.type.item, c.type.item
-    grid = p.make("reshape_tail", (v, 1, (q, w)), Type((w,), (q,)), v.lead)
-    right = p.view("mT", p.apply(c, grid), (), Type((q,), (u,)))
-    right_first = p.view("mT", p.apply(a, right), (), Type((u,), (s,)))
-    left = p.view("mT", p.apply(a, p.view("mT", grid, (), Type((q,), (w,)))), (), Type((w,), (s,)))
-    left_first = p.apply(c, left)
-    flat = [p.make("reshape_tail", (x, 2, (s * u,)), Type((s * u,)), x.lead) for x in (right_first, left_first)]
-    return p.either("a Kronecker product on vectors", [
-        ("the right factor first", flat[0]), ("the left factor first", flat[1]),
-        ("the product built, then applied", p.apply_dense(m, v))], v)
+    rows, columns = (False, c), (True, a)
+    ways: list[tuple[str, tuple[tuple[bool, Node], ...]]] = [
+        ("the right factor first", (rows, columns)), ("the left factor first", (columns, rows))]
+    for label, inner, (side, factor) in (("right", columns, rows), ("left", rows, columns)):
+        parts = low_rank(p.g, factor)
+        if parts is not None:
+            ways.append((f"the {label} factor's thin side first, its other side last",
+                         ((side, parts[1]), inner, (side, parts[0]))))
+    made = [(label, _on_grid(p, steps, a.type.item[1], c.type.item[1], v)) for label, steps in ways]
+    made.append(("the product built, then applied", p.apply_dense(m, v)))
+    return p.either("a Kronecker product on vectors", made, v)
+
+
+def _on_grid(p: Planner, steps: tuple[tuple[bool, Node], ...], rows: int, columns: int, v: Low) -> Low:
+    """v as a grid of numbers, each matrix on its rows or (True) on its columns, and flat again."""
+    grid = p.make("reshape_tail", (v, 1, (rows, columns)), Type((columns,), (rows,)), v.lead)
+    for on_columns, matrix in steps:
+        if on_columns:
+            grid = _flipped(p, grid)
+        grid = p.apply(matrix, grid)
+        if on_columns:
+            grid = _flipped(p, grid)
+    size = grid.type.family[0] * grid.type.item[0]
+    return p.make("reshape_tail", (grid, 2, (size,)), Type((size,)), grid.lead)
+
+
+def _flipped(p: Planner, grid: Low) -> Low:
+    return p.view("mT", grid, (), Type(grid.type.family, grid.type.item))
 
 
 def apply_assemble(p: Planner, m: Node, v: Low) -> Low | None:
