@@ -104,7 +104,7 @@ def _fold(s: Rewriting, node: Node, args: tuple[Node, ...]) -> Node:
 def _cat(s: Rewriting, node: Node, args: tuple[Node, ...]) -> Node:
     """[a_{:k}; a_{k:}] = a;  [0; 0] = 0."""
     axis = node.attrs[0]
-    if all(b.is_zero(p) for p in args):
+    if all(b.is_zero(p.args[0] if p.op == "column_of" else p) for p in args):
         return b.zeros(s.g, node.type)
     slices = all(p.op == "slice" and p.attrs[0] == -axis and p.attrs[3] == 1 and p.args[0] is args[0].args[0]
                  for p in args)
@@ -218,5 +218,4 @@ BY_OPERATOR: dict[str, Callable[[Rewriting, Node, tuple[Node, ...]], Node]] = {
     "reshape": _view, "scatter": _zero_in_zero_out, "ifft2": _zero_in_zero_out,
     "Re": _zero_in_zero_out, "circulant": _zero_in_zero_out, "tile": _zero_in_zero_out, "repeat": _zero_in_zero_out,
     "outer": _zero_in_zero_out, "reduce": _zero_in_zero_out, "assemble": _zero_in_zero_out, "vec": _zero_in_zero_out,
-    "column_of": _zero_in_zero_out,
 }
