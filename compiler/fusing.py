@@ -2,7 +2,7 @@
 
     a + v Mᵀ     = add_linear(a, v, M)      the product adds to a as it goes
     a + c v Mᵀ   = add_linear(a, v, M, c)   for a number c
-    a + b ⊙ c    = addcmul(a, b, c)
+    a ± b ⊙ c    = addcmul(a, b, c, ±1)
 
 Only where the inner result is read nowhere else: what is shared is still made once.
 """
@@ -62,9 +62,8 @@ def _sum(table: Table, low: Low, readers: dict[int, int], done: dict[int, Low]) 
             table.span = inner.span
             v, m = (done[id(x)] for x in inner.args)
             return table.make("add_linear", (done[id(total)], v, m, factor), low.type, low.lead)
-        if readers[id(part)] == 1 and part.prim == "mul" and sign == 1 and part.dims == low.dims \
-                and len(list(part.inputs())) == 2:
+        if readers[id(part)] == 1 and part.prim == "mul" and part.dims == low.dims and len(part.ins) == 2:
             table.span = part.span
             u, c = (done[id(x)] for x in part.args)
-            return table.make("addcmul", (done[id(total)], u, c), low.type, low.lead)
+            return table.make("addcmul", (done[id(total)], u, c, sign), low.type, low.lead)
     return None

@@ -242,11 +242,11 @@ def dot(u: Tensor, v: Tensor) -> Tensor:
     return (u * v).sum(-1)
 
 
-def addcmul(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    """a + b ⊙ c; in one pass where the precisions are the same."""
+def addcmul(a: Tensor, b: Tensor, c: Tensor, sign: int = 1) -> Tensor:
+    """a ± b ⊙ c; in one pass where the precisions are the same."""
     if a.dtype == b.dtype == c.dtype:
-        return torch.addcmul(a, b, c)
-    return a + b * c
+        return torch.addcmul(a, b, c, value=sign)
+    return a + b * c if sign == 1 else a - b * c
 
 
 def add_linear(a: Tensor, v: Tensor, m: Tensor, factor: float) -> Tensor:

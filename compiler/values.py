@@ -178,11 +178,39 @@ def _elementwise(prim: str) -> Callable[[Planner, Node], Low]:
 def _mul(p: Planner, node: Node) -> Low:
     """Entry by entry; of two low ranks also as one product of both ranks' product."""
     plain = _elementwise("mul")(p, node)
-    parts = None if p.of_tokens(node) else hadamard_factors(p.g, node)
+    if p.of_tokens(node):
+        return _scaled_sum(p, node, plain)
+    parts = hadamard_factors(p.g, node)
     if parts is None:
         return plain
     return p.either("two low ranks entry by entry", [("both built, then multiplied", plain),
                                                      ("as one product of rank r₁ r₂", p.dense(parts))])
+
+
+def _scaled_sum(p: Planner, node: Node, plain: Low) -> Low:
+    """s ⊙ (a ⊙ u + b ⊙ v) = (s ⊙ a) ⊙ u + (s ⊙ b) ⊙ v: scales that no token has are multiplied together, once a step."""
+    for s, total in (node.args, node.args[::-1]):
+        if total.op != "add" or p.of_tokens(s) or not p.of_tokens(total):
+            continue
+        terms = [_scaled_through(p, s, term) for term in total.args]
+        known = [t for t in terms if t is not None]
+        if len(known) == len(terms):
+            return p.either("a scaled sum of scaled vectors", [
+                ("scales multiplied together first", p.value(b.add(p.g, *known))), ("the sum, then its scale", plain)])
+    return plain
+
+
+def _scaled_through(p: Planner, s: Node, term: Node) -> Node | None:
+    """s ⊙ (c · a ⊙ u) as c · (s ⊙ a) ⊙ u, where only u depends on tokens."""
+    if term.op == "scale" and term.args[0].op == "const":
+        inner = _scaled_through(p, s, term.args[1])
+        return None if inner is None else b.scale(p.g, term.args[0], inner)
+    if term.op != "mul":
+        return None
+    for a, u in (term.args, term.args[::-1]):
+        if not p.of_tokens(a) and p.of_tokens(u):
+            return b.mul(p.g, b.mul(p.g, s, a), u)
+    return None
 
 
 def _div(p: Planner, node: Node) -> Low:

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 import padp
 
 PROGRAMS: dict[str, tuple[str, dict[str, Any]]] = {
-    "vera": ("vera", {"r": 24}), "road": ("road", {}), "hra": ("hra", {"r": 6}),
+    "vera": ("vera", {"r": 24}), "randlora": ("randlora", {"r": 8}), "hra": ("hra", {"r": 6}),
     "scaled": ("""adapter Scaled(r = 3) on linear(W ∈ ℝ^{m×n})
 A ∈ ℝ^{r×n}: learned, init = kaiming
 B ∈ ℝ^{m×r}: learned, init = kaiming
@@ -104,7 +104,7 @@ def test_less_is_kept(name: str) -> None:
 
 
 def test_nothing_stays_when_the_graph_is_gone() -> None:
-    layer = layer_of("road")
+    layer = layer_of("randlora")
     x = torch.randn(3, 256, dtype=torch.double, requires_grad=True)
     gc.collect()
     gc.disable()
@@ -158,7 +158,7 @@ def test_under_autocast() -> None:
 
 
 def test_func_grad_takes_the_plain_plan() -> None:
-    layer = layer_of("road")
+    layer = layer_of("randlora")
     x = torch.randn(3, 256, dtype=torch.double)
     functional = torch.func.grad(lambda x: layer(x).square().sum())(x)
     x.requires_grad_(True)
