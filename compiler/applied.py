@@ -11,6 +11,8 @@ from typing import Any
 
 from padp.compiler import build as b
 from padp.compiler.chains import RankOne, plane_rotation, rank_one_update
+from padp.compiler.composing import JOINED
+from padp.compiler.composing import joined as joined_blocks
 from padp.compiler.dims import product
 from padp.compiler.grids import apply_assemble, apply_kron
 from padp.compiler.ir import Axis, Node, Type
@@ -19,9 +21,6 @@ from padp.compiler.planner import Application, Planner, applies_weight, batch_of
 from padp.compiler.rotating import rotations
 from padp.compiler.taking import taken
 from padp.compiler.values import joined, sum_axis
-
-JOINED = 32
-"""Blocks smaller than this are joined: products of tiny matrices run far below a machine's speed."""
 
 
 def _apply_weight(p: Planner, m: Node, v: Low) -> Low | None:
@@ -93,28 +92,9 @@ def _apply_blkdiag(p: Planner, m: Node, v: Low) -> Low | None:
     out = p.apply(f, pieces)
     size = product(f.type.family) * f.type.item[0]
     flat = p.make("reshape_tail", (out, len(f.type.family) + 1, (size,)), Type((size,)), out.lead)
-    wide = _joined_blocks(p, f, v)
+    wide = joined_blocks(p, p.value(f), v)
     return flat if wide is None else p.either("many small blocks on vectors", [
         ("block by block", flat), (f"blocks joined to about {JOINED}×{JOINED} first", wide)], v)
-
-
-def _joined_blocks(p: Planner, f: Node, v: Low) -> Low | None:
-    """Neighbouring small blocks as one: blkdiag of blkdiags."""
-    k, q = f.type.item
-    count = int(f.type.family[0]) if len(f.type.family) == 1 else 0
-    most = max(2, JOINED // int(max(k, q)))
-    together = max((g for g in range(2, most + 1) if count % g == 0), default=1) if count else 1
-    if together == 1 or max(k, q) * together > JOINED:
-        return None
-    blocks = p.value(f)
-    if blocks.lead:
-        return None
-    left = count // together
-    split = p.make("reshape_tail", (blocks, 3, (left, together, k, q)), Type((k, q), (left, together)))
-    wide = p.make("k:blkdiag", (split, 1), Type((k * together, q * together), (left,)))
-    pieces = p.make("reshape_tail", (v, 1, (left, q * together)), Type((q * together,), (left,)), v.lead)
-    out = p.times_vectors(wide, pieces)
-    return p.make("reshape_tail", (out, 2, (count * k,)), Type((count * k,)), out.lead)
 
 
 def _spectral(p: Planner, m: Node, v: Low, transposed: bool) -> Low | None:

@@ -460,6 +460,7 @@ ENTRIES: Mapping[str, Entry] = {
         "skew", "diag", "diagonal", "blkdiag", "blkdiag_of", "scatter", "tril", "triu", "stril", "striu", "vec",
         "blocks", "assemble", "tile", "repeat", "grouped", "perm", "circulant", "topk")},
     "k:kron": Entry(_entrywise(), _keeps_other), "k:kron_vectors": Entry(_entrywise(), _keeps_other),
+    "unit_blocks": Entry(_making, _keeps_nothing),
     "unit_rows": Entry(_making, _keeps_nothing), "full": Entry(_making, _keeps_nothing),
     "eye": Entry(_making, _keeps_nothing),
     # solves and decompositions

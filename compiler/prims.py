@@ -22,13 +22,14 @@ from padp.compiler.circulants import circulant_grid
 from padp.compiler.rounds import Key, schedule
 from padp.compiler.sparse import sparse_apply
 from padp.compiler.spectral import spectral_apply
+from padp.compiler.transforms import autocast_dtype
 
 _HALF = (torch.float16, torch.bfloat16)
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """a @ b. Of two precisions the smaller tensor yields, so that a half-precision base weight is never copied."""
-    if a.dtype == b.dtype or torch.is_autocast_enabled(a.device.type):
+    if a.dtype == b.dtype or autocast_dtype(a) is not None:
         return torch.matmul(a, b)
     wide = torch.promote_types(a.dtype, b.dtype)
     if a.numel() >= b.numel():
@@ -50,7 +51,7 @@ def linear_each(v: Tensor, m: Tensor) -> Tensor:
 
 def each(v: Tensor, m: Tensor, axes: int) -> Tensor:
     """(…, b…, n) and (b…, m, n) → (…, b…, m): the i-th matrix times the i-th vector."""
-    if axes == 1 and v.dim() > 2 and not torch.is_autocast_enabled(v.device.type):
+    if axes == 1 and v.dim() > 2 and autocast_dtype(v) is None:
         return each_block(v, m.to(v.dtype))
     letters = "abcdefgh"[:axes]
     return torch.einsum(f"...{letters}y,{letters}zy->...{letters}z", v, m.to(v.dtype))
@@ -171,7 +172,8 @@ def given_index(*numbers: int) -> Tensor:
 def unit_rows(op: str, attrs: tuple[Any, ...], columns: tuple[int, int], n: int, most: int, first: int, like: Tensor
               ) -> Tensor:
     """(size, n): row q is 1 at the q-th coordinate of every block that the rounds from ``first`` mix."""
-    return _unit_rows((op, attrs, columns, n), most, first, like.dtype, like.device)
+    with torch.inference_mode(False):  # training may want it next
+        return _unit_rows((op, attrs, columns, n), most, first, like.dtype, like.device)
 
 
 @lru_cache(maxsize=64)
@@ -251,7 +253,7 @@ def addcmul(a: Tensor, b: Tensor, c: Tensor, sign: int = 1) -> Tensor:
 
 def add_linear(a: Tensor, v: Tensor, m: Tensor, factor: float) -> Tensor:
     """a + factor · v mᵀ, the product adding to a as it goes; with mixed precisions one after the other."""
-    if a.dtype == v.dtype == m.dtype and v.dim() > 1 and not torch.is_autocast_enabled(a.device.type):
+    if a.dtype == v.dtype == m.dtype and v.dim() > 1 and autocast_dtype(a) is None:
         rows = a.reshape(-1, a.shape[-1])
         return torch.addmm(rows, v.reshape(-1, v.shape[-1]), m.mT, alpha=factor).reshape(a.shape)
     product = linear(v, m)
@@ -293,6 +295,11 @@ def eye(n: int, like: Tensor) -> Tensor:
     return torch.eye(n, dtype=like.dtype, device=like.device)
 
 
+def unit_blocks(size: int, count: int, like: Tensor) -> Tensor:
+    """[I I … I]: row q is 1 at the q-th coordinate of every block."""
+    return torch.eye(size, dtype=like.dtype, device=like.device).repeat(1, count)
+
+
 def permutation(index: Tensor, like: Tensor) -> Tensor:
     """The matrix P with (P v)_i = v_{index_i}."""
     return torch.eye(index.shape[-1], dtype=like.dtype, device=index.device)[index]
@@ -307,7 +314,8 @@ def _round(op: str, attrs: tuple[Any, ...], columns: tuple[int, int], k: int, n:
            ) -> tuple[Tensor, Tensor, Tensor]:
     """The rotations of round k: which they are, their i's and their j's. A constant to torch.compile, which could not
     follow the scheduling."""
-    return _cached_round(op, attrs, columns, k, n, device)
+    with torch.inference_mode(False):  # training may want them next
+        return _cached_round(op, attrs, columns, k, n, device)
 
 
 @lru_cache(maxsize=256)
@@ -364,7 +372,8 @@ PRIMS: dict[str, Callable[..., Any]] = {
     "solve_vectors": solve_vectors, "sumsq": sumsq, "root": root, "rowdot": rowdot, "dot": dot, "wy": wy, "put": put,
     "sum": torch.sum, "mean": torch.mean, "amax": torch.amax, "amin": torch.amin, "addcmul": addcmul,
     "add_linear": add_linear, "index_select": gather, "stack_parts": stack_parts, "permute_tail": permute_tail,
-    "unit_rows": unit_rows, "replace_slice": replace_slice, "replace_entries": replace_entries,
+    "unit_rows": unit_rows, "unit_blocks": unit_blocks,
+    "replace_slice": replace_slice, "replace_entries": replace_entries,
     "i:given": given_index, "spectral_apply": spectral_apply, "cat": cat, "interleave": interleave,
     "circulant_apply": circulant_apply, "sparse_apply": sparse_apply, "detach": torch.detach, "dropout": dropout,
     "per_token": per_token, "spread_entries": spread_entries, "full": full, "eye": eye,
@@ -392,6 +401,6 @@ PRIMS: dict[str, Callable[..., Any]] = {
 ALIASES = ("as_is", "as_rows", "from_rows")
 """Operations that only change how a tensor is read."""
 
-NEEDS_LIKE = ("full", "eye", "k:perm", "unit_rows")
+NEEDS_LIKE = ("full", "eye", "k:perm", "unit_rows", "unit_blocks")
 """Operations that make a tensor from numbers: they take a tensor whose precision and device to use."""
 

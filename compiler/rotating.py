@@ -9,18 +9,15 @@ Which rounds to compose, and up to which block size, is the planner's choice.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from padp.compiler import build as b
 from padp.compiler.chains import Plane
-from padp.compiler.indices import pattern
 from padp.compiler.ir import Axis, Node, Type
 from padp.compiler.low import Low
 from padp.compiler.planner import Planner
 from padp.compiler.rounds import Group, Key, grouped, schedule
-from padp.compiler.taking import constant_index, replaced, shown_by
+from padp.compiler.taking import at_numbers, replaced
 
 MAX_ROUNDS = 256
 """Rounds of rotations that a plan may have."""
@@ -82,23 +79,16 @@ def _blockwise(p: Planner, key: Key, entries: tuple[Low, ...], g: Group, order: 
     turned = units  # row q: where the q-th coordinate of every block goes
     for k in order:
         turned = _one_round(p, key, entries, k, turned)
-    matrix = p.from_rows(_chosen(p, turned, numbers))
+    matrix = p.from_rows(at_numbers(p, turned, numbers))
     split = p.make("reshape_tail", (matrix, 1, (count, size)), Type((size,), (size, count)))
     blocks = p.view("permute_tail", split, ((1, 2, 0),), Type((size, size), (count,)))
-    pieces = _chosen(p, v, numbers)
+    pieces = at_numbers(p, v, numbers)
     if count == 1:
         single = p.view("select", blocks, (-3, 0), Type((size, size)))
         return replaced(p, v, numbers, p.times_vectors(single, pieces))
     cut = p.make("reshape_tail", (pieces, 1, (count, size)), Type((size,), (count,)), v.lead)
     new = p.make("reshape_tail", (p.times_vectors(blocks, cut), 2, (count * size,)), Type((count * size,)), v.lead)
     return replaced(p, v, numbers, new)
-
-
-def _chosen(p: Planner, v: Low, numbers: Any) -> Low:
-    at = pattern(numbers, int(v.type.item[0]))
-    shown = None if at is None else shown_by(p, v, at)
-    return shown if shown is not None else p.make(
-        "index_select", (v, -1, constant_index(p, numbers)), Type((len(numbers),)), v.lead)
 
 
 def _stacked(p: Planner, entry: Node | None, axis: Axis, default: int) -> Node:

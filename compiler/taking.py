@@ -114,9 +114,17 @@ def replaced(p: Planner, v: Low, numbers: Numbers, new: Low) -> Low:
     return p.make("replace_entries", (v, new, constant_index(p, numbers)), v.type, v.lead)
 
 
+def at_numbers(p: Planner, v: Low, numbers: Numbers) -> Low:
+    """v at an index given by its numbers."""
+    at = pattern(numbers, int(v.type.item[0]))
+    shown = None if at is None else shown_by(p, v, at)
+    return shown if shown is not None else p.make(
+        "index_select", (v, -1, constant_index(p, numbers)), Type((len(numbers),), v.type.family, v.type.loops), v.lead)
+
+
 def constant_index(p: Planner, numbers: Numbers) -> Low:
     """An index vector from its numbers."""
     return p.make("i:given", tuple(int(k) for k in numbers), Type((len(numbers),), kind="index"), stage=0)
 
 
-__all__ = ["constant_index", "gridded", "known", "put_together", "replaced", "shown_by", "taken"]
+__all__ = ["at_numbers", "constant_index", "gridded", "known", "put_together", "replaced", "shown_by", "taken"]

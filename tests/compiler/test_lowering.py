@@ -84,6 +84,22 @@ def thin_svd(s: Site, k: int, rank: int, count: int = 0) -> Node:
     return s.g.node("out", (whole,), (k,), Type(((M, rank), (rank,), (rank, N))[k], family))
 
 
+def butterflies(s: Site, *factors: int) -> Node:
+    """Pᵀ blkdiag(F) P for each of these factors of a butterfly of 8 coordinates in blocks of 2."""
+    parts: list[Node] = []
+    for j in factors:
+        order = s.g.node("butterfly", (), (8, 2, j), Type((8,), kind="index"))
+        parts += [s.perm(s.inverse_order(order)), b.blkdiag(s.g, s.tensor(f"F{j}", 2, 2, family=(4,))), s.perm(order)]
+    return s.prod(*parts)
+
+
+def turned_around(s: Site) -> Node:
+    """A permutation that is no butterfly's: 1, 3, 5, 7, 0, 2, 4, 6."""
+    pairs = s.g.node("pairs", (), (8,), Type((4, 2), kind="index"))
+    columns = [b.take(s.g, pairs, s.num(k), 1) for k in (1, 0)]
+    return s.perm(s.g.node("cat", tuple(columns), (1,), Type((8,), kind="index")))
+
+
 def grid(s: Site, blocks: Node) -> Node:
     """A grid of blocks as one matrix."""
     (a, c), (k, q) = blocks.type.family, blocks.type.item
@@ -365,7 +381,9 @@ MATRICES: Mapping[str, list[Made]] = {
     "add": [lambda s: s.add(s.eye(), s.S()),
             lambda s: s.add(s.W, s.times(-1, s.prod(s.tensor("P", M, 1), s.tensor("Q", 1, N)))),
             lambda s: s.add(s.diag(s.v()), s.perm(s.order("i")))],
-    "prod": [lambda s: s.prod(s.A(), s.S(), s.diag(s.v())), lambda s: s.prod(s.tensor("P", M, 1), s.tensor("Q", 1, N))],
+    "prod": [lambda s: s.prod(s.A(), s.S(), s.diag(s.v())), lambda s: s.prod(s.tensor("P", M, 1), s.tensor("Q", 1, N)),
+             lambda s: butterflies(s, 0, 1), lambda s: butterflies(s, 0, 1, 2), lambda s: butterflies(s, 2, 0),
+             lambda s: s.prod(butterflies(s, 2), turned_around(s), butterflies(s, 1))],
     "diag": [lambda s: s.diag(s.v())],
     "blkdiag": [lambda s: b.blkdiag(s.g, s.many("F", R, K)),
                 lambda s: b.blkdiag(s.g, s.tensor("F", R, K, family=(2, 2))),
