@@ -61,7 +61,9 @@ def _over_tokens(dy: Tensor, v: Tensor) -> Tensor:
     """Σ_t dy_tb v_tbᵀ."""
     if torch.is_grad_enabled():  # somebody differentiates this too
         return torch.bmm(dy.permute(1, 2, 0), v.transpose(0, 1))
-    total = v.new_zeros(v.shape[1], dy.shape[-1], v.shape[-1])
+    half = v.dtype in (torch.float16, torch.bfloat16)  # sums of many pieces want more than half precision
+    total = v.new_zeros(v.shape[1], dy.shape[-1], v.shape[-1], dtype=torch.float32 if half else v.dtype)
     for at in _pieces(len(v), v[0].numel() if len(v) else 1, v.device):
-        total = torch.baddbmm(total, dy[at].permute(1, 2, 0), v[at].transpose(0, 1))
-    return total
+        left, right = dy[at].permute(1, 2, 0), v[at].transpose(0, 1)
+        total = total + torch.bmm(left, right) if half else torch.baddbmm(total, left, right)
+    return total.to(v.dtype)

@@ -50,6 +50,7 @@ class Lean:
     again: tuple[Stage, ...]
     givens: tuple[tuple[int, ...], ...]
     recipes: tuple[Recipe, ...]
+    reads_x: bool
 
 
 @dataclass(frozen=True)
@@ -193,8 +194,9 @@ def _compile(k: _Key) -> Compiled:
     shared = frozenset(p.name for p in method.parameters if p.shared)
     labels = {s.value.span: python_name(s.names[0]) for s in method.body if isinstance(s, Let) and len(s.names) == 1}
 
-    def stage(roots: Sequence[Low], given: Sequence[Low] = (), remembered: Sequence[Low] = ()) -> Stage:
-        return emit(roots, method.source, names, kept, given, shared, labels, remembered)
+    def stage(roots: Sequence[Low], given: Sequence[Low] = (), remembered: Sequence[Low] = (), *,
+              as_made: bool = False) -> Stage:
+        return emit(roots, method.source, names, kept, given, shared, labels, remembered, as_made=as_made)
 
     why = _why_not_mergeable(method, simple)
     train = stage(trained)
@@ -224,8 +226,10 @@ def _lean(found: Sequence[Recipe], roots: Sequence[Low], stage: Callable[..., St
         return None
     noted = list({id(v): v for v in [r.value for r in found] + [g for r in found for g in r.given]}.values())
     slots = {id(v): k for k, v in enumerate(noted)}
-    return Lean(stage(roots, (), noted), tuple(stage([r.value], r.given) for r in found),
-                tuple(tuple(slots[id(g)] for g in r.given) for r in found), tuple(found))
+    again = tuple(stage([r.value], r.given, as_made=True) for r in found)
+    reads_x = any(low.prim == "input" for r in found for low in order(r.value, given={id(g) for g in r.given}))
+    return Lean(stage(roots, (), noted), again, tuple(tuple(slots[id(g)] for g in r.given) for r in found),
+                tuple(found), reads_x)
 
 
 def _evaluation(regime: Regime, outputs: tuple[Low, ...], decisions: tuple[Decision, ...],

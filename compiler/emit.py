@@ -104,18 +104,19 @@ def narrowed(t: Tensor, low: Low) -> Tensor:
 
 def emit(roots: Sequence[Low], source: Source, names: Mapping[str, str], kept: Sequence[Low],
          given: Sequence[Low] = (), shared: frozenset[str] = frozenset(),
-         labels: Mapping[Span, str] | None = None, remembered: Sequence[Low] = ()) -> Stage:
+         labels: Mapping[Span, str] | None = None, remembered: Sequence[Low] = (), *, as_made: bool = False) -> Stage:
     """A graph that computes ``roots``; values in ``kept`` (buffers) and ``given`` (a step's) come in as arguments.
 
     ``names`` has the Python names of what the program names; ``shared`` parameters may be larger than this site needs.
     ``labels`` names what a statement assigns, by the place of its right side. Outputs are cast to the precision of the
-    base's output (or of x) when they are per token. ``remembered`` values are noted as they are made (``recall.py``).
+    base's output (or of x) when they are per token, unless wanted ``as_made``. ``remembered`` values are noted as they
+    are made (``recall.py``).
     """
-    return Stage(roots, lambda: _graph(roots, source, names, kept, given, shared, labels, remembered))
+    return Stage(roots, lambda: _graph(roots, source, names, kept, given, shared, labels, remembered, as_made))
 
 
 def _graph(roots: Sequence[Low], source: Source, names: Mapping[str, str], kept: Sequence[Low], given: Sequence[Low],
-           shared: frozenset[str], labels: Mapping[Span, str] | None, remembered: Sequence[Low]
+           shared: frozenset[str], labels: Mapping[Span, str] | None, remembered: Sequence[Low], as_made: bool
            ) -> tuple[fx.GraphModule, tuple[Leaf, ...]]:
     """The graph and what it reads."""
     graph = fx.Graph()
@@ -187,7 +188,7 @@ def _graph(roots: Sequence[Low], source: Source, names: Mapping[str, str], kept:
     outputs: list[Any] = []
     for root in roots:
         node = nodes[id(root)]
-        if "T" in root.lead:
+        if "T" in root.lead and not as_made:
             node = graph.call_function(from_compute, (node, last_base if last_base is not None else x))
         outputs.append(node)
     graph.output(tuple(outputs) if len(outputs) != 1 else outputs[0])

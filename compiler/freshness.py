@@ -1,10 +1,11 @@
 """Whether a kept value is still the value of what it was computed from.
 
-    stamp(tensors) = (optimiser steps so far, autocast, (address, version) of every tensor)
+    stamp(tensors) = (optimiser steps so far, autocast, (memory, address, version) of every tensor)
 
 Two equal stamps: nothing was written to, replaced or moved in between, and no optimiser made a step. Versions alone do
 not tell: fused optimisers and writes through ``.data`` leave them as they are, and a sharded parameter is filled anew
-behind its version. What padp itself writes through ``.data`` drops the kept values by name.
+behind its version. Addresses alone do not either: a tensor that is gone leaves its address to the next one, so the
+memory is referred to, weakly. What padp itself writes through ``.data`` drops the kept values by name.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
-import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from padp.compiler.transforms import autocast_dtype
 
 Stamp: TypeAlias = "tuple[Any, ...]"
 
@@ -32,12 +35,11 @@ def _count(*_: object) -> None:
 register_optimizer_step_post_hook(_count)
 
 
-def stamp(tensors: Iterable[Tensor | None], device: torch.device) -> Stamp | None:
+def stamp(tensors: Iterable[Tensor | None], like: Tensor) -> Stamp | None:
     """A value to compare with a later one; None when it cannot be told (tensors of ``torch.func`` have no address)."""
     try:
-        seen = tuple((t.data_ptr(), -1 if t.is_inference() else t._version)  # pyright: ignore[reportPrivateUsage]
+        seen = tuple((StorageWeakRef(t.untyped_storage()), t.data_ptr(), -1 if t.is_inference() else t._version)  # pyright: ignore[reportPrivateUsage]
                      for t in tensors if t is not None)
     except RuntimeError:
         return None
-    cast_to = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
-    return _Steps.count, cast_to, seen
+    return _Steps.count, autocast_dtype(like), seen

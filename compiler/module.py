@@ -25,7 +25,7 @@ from padp.compiler.freshness import Stamp, stamp
 from padp.compiler.ir import Node, depends
 from padp.compiler.low import order
 from padp.compiler.plans import Plan, plan_of
-from padp.compiler.recall import Recall
+from padp.compiler.recall import Recall, possible
 from padp.compiler.reference import Reference
 from padp.compiler.shared import SharedStore
 from padp.compiler.site import HeadMap, bias_of, weight_of
@@ -276,22 +276,25 @@ class AdapterModule(nn.Module):
             return cast(Tensor, whole.graph(x, base, False, *self.arguments(whole, base)))
         if torch.is_grad_enabled() or self.training:
             self._cache = None
-            if plan.lean is not None and torch.is_grad_enabled() and not looked_into():
+            if plan.lean is not None and torch.is_grad_enabled() and not looked_into() and possible(x):
                 return self._leanly(plan.lean, x, base)
             return cast(Tensor, plan.train.graph(x, base, self.training, *self.arguments(plan.train, base)))
         steps, token = self.steps(base), plan.evaluation(self.tokens).token
         return cast(Tensor, token.graph(x, base, False, *self.arguments(token, base, steps)))
 
     def _leanly(self, lean: Lean, x: Tensor, base: nn.Module) -> Tensor:
-        """The training plan; what it drops, backward makes again."""
+        """The training plan; what it drops, backward makes again, from the tensors that this pass read."""
         training = self.training
-
-        def again(k: int, given: Sequence[Tensor], x: Tensor) -> Tensor:
-            stage = lean.again[k]
-            return cast(Tensor, stage.graph(x, base, training, *self.arguments(stage, base, list(given))))
-
         arguments = self.arguments(lean.stage, base)
-        with Recall(lean.givens, again, x, [a for a in arguments if a.requires_grad]):
+        wanted = {leaf for stage in lean.again for leaf in stage.leaves}
+        read = {leaf: a for leaf, a in zip(lean.stage.leaves, arguments, strict=True) if leaf in wanted}
+
+        def again(k: int, given: Sequence[Tensor], x: Tensor | None) -> Tensor:
+            stage = lean.again[k]
+            values = [given[int(name)] if kind == "step" else read[kind, name] for kind, name in stage.leaves]
+            return cast(Tensor, stage.graph(x, None, training, *values))
+
+        with Recall(lean.givens, again, x if lean.reads_x else None, list(read.values())):
             return cast(Tensor, lean.stage.graph(x, base, training, *arguments))
 
     def steps(self, base: nn.Module | None, weight: Weights = None) -> list[Tensor]:
@@ -299,7 +302,7 @@ class AdapterModule(nn.Module):
         stage = self.compiled.evaluation(self.tokens).step
         if stage is None:
             return []
-        now = stamp(self._read_by(stage, base, weight), self.like.device)
+        now = stamp(self._read_by(stage, base, weight), self.like)
         if self._cache is None or now is None or now != self._stamp:
             made = stage.graph(self.like, base, False, *self.arguments(stage, base, weight=weight))
             self._cache, self._stamp = list(made) if isinstance(made, (tuple, list)) else [made], now
@@ -307,6 +310,8 @@ class AdapterModule(nn.Module):
 
     def _read_by(self, stage: Stage, base: nn.Module | None, weight: Weights) -> Iterator[Tensor | None]:
         """All that a stage may read, as it is stored."""
+        if self._modules:  # parametrisations, whose tensors are theirs
+            yield from self.parameters()
         yield from self._parameters.values()
         yield from self._buffers.values()
         if any(kind in ("weight", "bias") for kind, _ in stage.leaves):
@@ -423,6 +428,7 @@ class AdapterModule(nn.Module):
 
     def expect(self, tokens: Tokens) -> None:
         """Take the plan for this many tokens from now on."""
+        self.compiled.evaluation(tokens).whole.ready()  # torch.compile may come next
         self.tokens = tokens
         self.drop_cache()
 
@@ -461,19 +467,21 @@ class AdapterModule(nn.Module):
         twin = AdapterModule.__new__(AdapterModule)
         memo[id(self)] = twin
         for key, value in self.__dict__.items():
-            twin.__dict__[key] = value if key in ("adapter", "compiled", "names") else None if key == "_cache" \
-                else deepcopy(value, memo)
+            twin.__dict__[key] = value if key in ("adapter", "compiled", "names") else \
+                None if key in ("_cache", "_stamp") else deepcopy(value, memo)
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickling: without the graphs, which are compiled again (pickling an fx graph re-traces it)."""
-        return {**{k: v for k, v in self.__dict__.items() if k not in ("compiled", "_cache")},
+        return {**{k: v for k, v in self.__dict__.items() if k not in ("compiled", "_cache", "_stamp")},
                 "has_bias": self.compiled.has_bias}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         has_bias = state.pop("has_bias")
-        nn.Module.__setstate__(self, {**state, "_cache": None})
+        nn.Module.__setstate__(self, {**state, "_cache": None, "_stamp": None})
         self.compiled, _ = self.adapter.compiled(self.sizes, self.variant, self.hyper, has_bias)
+        self.compiled.ready()
+        self.expect(self.tokens)
 
     # ------------------------------------------------------------ looking inside
 

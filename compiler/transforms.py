@@ -1,7 +1,7 @@
-"""Whether torch is looking into what runs now: compiling it, or transforming it as torch.func does.
+"""What torch does around what runs now: compiling or transforming it, or casting its arguments.
 
-Then operations are written out in torch's own, which it can follow; else autograd functions of ours save time and
-memory.
+Where torch looks in, operations are written out in its own, which it can follow; else autograd functions of ours save
+time and memory.
 """
 
 from __future__ import annotations
@@ -9,12 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
+from torch.autograd import forward_ad
 
 _PEEK: Callable[[], object] | None = getattr(getattr(getattr(torch, "_C", None), "_functorch", None),
                                              "peek_interpreter_stack", None)
 """What torch.func is doing now, or None; torch has no public name for it."""
+_TRACED: Callable[[], bool] = getattr(torch.jit, "is_tracing", lambda: False)
 
 
 def looked_into() -> bool:
-    """True under torch.compile, export, vmap, torch.func.grad and their like."""
-    return torch.compiler.is_compiling() or (_PEEK is not None and _PEEK() is not None)
+    """True under torch.compile, export, jit.trace, vmap, torch.func.grad and forward-mode differentiation."""
+    return torch.compiler.is_compiling() or _TRACED() or (_PEEK is not None and _PEEK() is not None) \
+        or getattr(forward_ad, "_current_level", -1) >= 0
+
+
+def autocast_dtype(t: Tensor) -> torch.dtype | None:
+    """What autocast makes of products on t's device; None where it is off, or the device has none."""
+    kind = t.device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return None
+    return torch.get_autocast_dtype(kind)
