@@ -181,6 +181,32 @@ def test_show_with_sizes(run: Run) -> None:
     assert "def forward" in out and "128 tokens" in out
 
 
+def test_show_writes_the_plan(run: Run, tmp_path: Path) -> None:
+    data, drawing = tmp_path / "plan.json", tmp_path / "plan.svg"
+    files = ("--json", str(data), "--svg", str(drawing))
+    status, out, _ = run("show", "lora", "--size", "m=64,n=32", "--tokens", "16", *files)
+    assert status == CLEAN and "def forward" in out
+    plan = json.loads(data.read_text(encoding="utf-8"))
+    assert plan["format"] == "padp plan 1" and plan["sizes"] == {"m": 64, "n": 32}
+    assert sum(step["products"] for step in plan["train"]["steps"]) == 2 * 16 * (64 * 32 + 8 * (64 + 32))
+    assert "LoRA: training, 16 tokens" in drawing.read_text(encoding="utf-8")
+
+
+def test_show_the_plan_alone(run: Run) -> None:
+    size = ("--size", "m=64,n=32")
+    assert json.loads(run("show", "lora", *size, "--json", "-")[1])["adapter"] == "LoRA"
+    status, out, _ = run("show", "lora", *size, "--svg", "-", "--regime", "decode")
+    assert status == CLEAN and out.startswith("<svg") and "LoRA: decoding, 1 token" in out
+
+
+def test_show_refuses_a_plan_without_sizes_or_place(run: Run, tmp_path: Path) -> None:
+    size = ("--size", "m=64,n=32")
+    for arguments in (("--json", "-"), ("--svg", "-"), (*size, "--json", "-", "--svg", "-"),
+                      (*size, "--svg", str(tmp_path)), (*size, "--json", str(tmp_path / "none" / "plan.json"))):
+        status, out, err = run("show", "lora", *arguments)
+        assert status == USAGE and not out and ("--json" in err or "--svg" in err)
+
+
 @pytest.mark.parametrize("name", library())
 def test_show_every_adapter(run: Run, name: str) -> None:
     """Each variant of the library, small: typed, planned, printed."""

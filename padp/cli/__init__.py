@@ -75,6 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--size", metavar="m=4096,n=4096", help="plan and code are for these sizes")
     show.add_argument("--set", action="append", default=[], metavar="r=8", help="hyperparameters")
     show.add_argument("--tokens", type=int, default=1024, metavar="N", help="costs are for N tokens; default: 1024")
+    show.add_argument("--json", metavar="OUT", help="write the plan as JSON; - for standard output, without the text")
+    show.add_argument("--svg", metavar="OUT", help="write the plan as a picture; - for standard output")
+    show.add_argument("--regime", choices=("train", "eval", "decode"), default="train",
+                      help="which plan the picture is of: training, many tokens, one token; default: train")
     show.add_argument("--ascii", action="store_true", help="print the program in its ASCII spelling")
     show.add_argument("--variant")
 

@@ -7,10 +7,9 @@ import re
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from padp.cli.options import Usage, adapter_of, hyperparameters
+from padp.cli.options import Usage, adapter_of, hyperparameters, writable
 from padp.cli.output import console, plural, progress, table
 
 if TYPE_CHECKING:
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
 
 def run(arguments: Namespace) -> int:
     sizes, tokens = sizes_of(arguments.sizes), tokens_of(arguments.tokens)
-    json_path = _writable(arguments.json, "--json")
-    plot_path = _writable(arguments.plot, "--plot")
+    json_path = writable(arguments.json, "--json")
+    plot_path = writable(arguments.plot, "--plot")
     _sensible(arguments)
     import torch
 
@@ -137,13 +136,3 @@ def _sensible(arguments: Namespace) -> None:
         raise Usage("--clock cpu: the processor's seconds say nothing about work on a GPU")
     if "peft" in arguments.against and find_spec("peft") is None:
         raise Usage("--against peft needs PEFT: pip install peft")
-
-
-def _writable(path: str | None, option: str) -> Path | None:
-    """A file to write at the end of a long run: refused now rather than then."""
-    if path is None or path == "-":
-        return None
-    file = Path(path)
-    if file.is_dir() or not file.absolute().parent.is_dir():
-        raise Usage(f"{option} {path}: not a file in a directory that exists")
-    return file

@@ -116,3 +116,13 @@ def _value(text: str) -> object:
         return float(text)
     except ValueError:
         return text.strip("\"'")
+
+
+def writable(path: str | None, option: str) -> Path | None:
+    """A file to write at the end of a run, None for standard output: refused now rather than then."""
+    if path is None or path == "-":
+        return None
+    file = Path(path)
+    if file.is_dir() or not file.absolute().parent.is_dir():
+        raise Usage(f"{option} {path}: not a file in a directory that exists")
+    return file

@@ -1,19 +1,23 @@
-"""``padp show FILE``: the program, what was derived from it, and with sizes the plan with its costs and the code."""
+"""``padp show FILE``: the program, what was derived from it, and with sizes the plan with its costs and the code.
+
+The plan is also written as JSON and as a picture.
+"""
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 
 from rich.console import Console
 
-from padp.cli.options import Usage, adapter_of, hyperparameters, sizes_of
-from padp.cli.output import console, number, table
-from padp.compiler.adapter import Adapter, Settings
+from padp.cli.options import Usage, adapter_of, hyperparameters, sizes_of, writable
+from padp.cli.output import console, table
+from padp.compiler.adapter import Adapter
 from padp.compiler.cases import Case, cases
 from padp.compiler.counting import counted
 from padp.compiler.dims import show
 from padp.compiler.program import tree
-from padp.compiler.sizes import solve, text
+from padp.compiler.sizes import text
 from padp.compiler.terms import Method
 from padp.dsl.printer import to_text
 
@@ -21,12 +25,39 @@ from padp.dsl.printer import to_text
 def run(arguments: Namespace) -> int:
     if arguments.tokens < 1:
         raise Usage(f"--tokens {arguments.tokens}: a whole number from 1")
+    json_path, svg_path = writable(arguments.json, "--json"), writable(arguments.svg, "--svg")
+    bare = [option for option in ("json", "svg") if getattr(arguments, option) == "-"]
+    if len(bare) == 2:
+        raise Usage("--json - --svg -: only one of them fits on standard output")
+    if not arguments.size and (arguments.json or arguments.svg):
+        raise Usage("--json and --svg are of a plan, which is for given sizes: --size m=1024,n=1024 for example")
     adapter = adapter_of(arguments.file)
     method = adapter.method(arguments.variant)
     sizes = sizes_of(method, arguments.size) if arguments.size else None
     given = hyperparameters(arguments.set)
     settings = adapter.settings(arguments.variant, **given) if sizes is not None or given else None
     out = console()
+    if sizes is None or settings is None:
+        _program(out, adapter, method, arguments)
+        return 0
+    from padp.cli.plan import as_json, as_svg, planned_for, show_plan
+
+    with out.status("planning"):
+        planned = planned_for(method, settings, sizes, arguments.tokens)
+    if json_path is not None:
+        json_path.write_text(as_json(planned), encoding="utf-8")
+    if svg_path is not None:
+        svg_path.write_text(as_svg(planned, arguments.regime), encoding="utf-8")
+    if bare:
+        sys.stdout.write(as_json(planned) if bare == ["json"] else as_svg(planned, arguments.regime))
+        return 0
+    _program(out, adapter, method, arguments)
+    show_plan(out, planned)
+    return 0
+
+
+def _program(out: Console, adapter: Adapter, method: Method, arguments: Namespace) -> None:
+    """What holds for every size."""
     program = to_text(tree(adapter.source), ascii=True) if arguments.ascii else adapter.source.text
     out.print(program.strip(), soft_wrap=True)
     if method.variant is not None:
@@ -34,9 +65,6 @@ def run(arguments: Namespace) -> int:
     _parameters(out, method)
     _shapes(out, method)
     _capabilities(out, adapter, arguments.variant)
-    if sizes is not None and settings is not None:
-        _plan(out, method, settings, sizes, arguments.tokens)
-    return 0
 
 
 def heading(out: Console, title: str) -> None:
@@ -82,30 +110,3 @@ def _condition(case: Case) -> str:
         written = f"{text(test.left)} {test.op} {text(test.right)}".strip()
         said.append(written if holds else f"not ({written})")
     return ", ".join(said)
-
-
-def _plan(out: Console, method: Method, settings: Settings, sizes: dict[str, int], tokens: int) -> None:
-    """The chosen operations with their costs, and the code of a training step. Imports torch."""
-    from padp.compiler.compiled import compile_method
-    from padp.compiler.emit import printed
-    from padp.compiler.plans import plan_of
-
-    solved = solve(method, sizes, settings.hyper)
-    knobs = {hyper.name for hyper in method.hyper if hyper.knob}
-    values = {name: value for name, value in settings.hyper.items() if name not in knobs}
-    with out.status("planning"):
-        compiled = compile_method(method, solved, values, has_bias=False, tokens=tokens)
-        plan = plan_of(compiled)
-    given = ", ".join(f"{k} = {v}" for k, v in {**sizes, **settings.hyper}.items())
-    heading(out, f"plan for {given}, {number(tokens)} tokens")
-    rows = table("stage", "operation", "makes", ">FLOPs", ">line", "statement")
-    for step in plan.steps:
-        made = "×".join(map(str, step.shape)) or "scalar"
-        rows.add_row(step.stage, step.operation, made, f"{step.flops:.3g}", str(step.line), step.text.split("#")[0])
-    out.print(rows)
-    out.print(
-        f"{plan.flops:.3g} FLOPs; as written, every matrix built, {plan.naive:.3g}. "
-        f"{number(plan.kept_bytes)} bytes kept beside W."
-    )
-    heading(out, "code of a training step")
-    out.print(printed(compiled.train), soft_wrap=True)

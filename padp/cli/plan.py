@@ -1,0 +1,64 @@
+"""The plan part of ``padp show``: as text, as JSON, as a picture. Imports torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from padp.compiler.adapter import Settings
+from padp.compiler.sizes import solve
+from padp.compiler.terms import Method
+
+if TYPE_CHECKING:
+    from padp.compiler.compiled import Compiled
+    from padp.compiler.plans import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A program planned for a size; ``given`` is what was asked for, as in ``m = 64, r = 8``."""
+
+    compiled: Compiled
+    plan: Plan
+    given: str
+
+
+def planned_for(method: Method, settings: Settings, sizes: Mapping[str, int], tokens: int) -> Planned:
+    """The plan of a program on a layer without a bias."""
+    from padp.compiler.compiled import compile_method
+    from padp.compiler.plans import plan_of
+
+    knobs = {hyper.name for hyper in method.hyper if hyper.knob}
+    values = {name: value for name, value in settings.hyper.items() if name not in knobs}
+    compiled = compile_method(method, solve(method, sizes, settings.hyper), values, has_bias=False, tokens=tokens)
+    return Planned(compiled, plan_of(compiled), ", ".join(f"{k} = {v}" for k, v in {**sizes, **settings.hyper}.items()))
+
+
+def as_json(planned: Planned) -> str:
+    from padp.compiler.plan_json import to_data
+
+    return json.dumps(to_data(planned.plan), ensure_ascii=False, indent=2) + "\n"
+
+
+def as_svg(planned: Planned, regime: str) -> str:
+    from padp.compiler.plan_picture import picture
+
+    return picture(planned.plan, regime)
+
+
+def show_plan(out: Console, planned: Planned) -> None:
+    """The plan and the code of a training step."""
+    from padp.compiler.emit import printed
+    from padp.compiler.plan_text import lines
+
+    out.print()
+    _, *rest = lines(planned.plan)  # its first line does not know the hyperparameters
+    out.print(f"plan for {planned.given}, {planned.plan.tokens:,} tokens", style="bold")
+    out.print("\n".join(rest).strip("\n"), soft_wrap=True)
+    out.print()
+    out.print("code of a training step", style="bold")
+    out.print(printed(planned.compiled.train), soft_wrap=True)
