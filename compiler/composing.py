@@ -38,6 +38,12 @@ def composable(factors: Sequence[Node], start: int, end: int) -> bool:
     return (start == 0 or factors[start - 1].op != "perm") and (piece[-1].op == "blkdiag" or run_ends)
 
 
+def inside_run(factors: Sequence[Node], start: int, end: int) -> bool:
+    """Whether factors ``start`` to ``end`` are only a part of such factors in a row."""
+    return all(_plain(f) for f in factors[start:end]) and (
+        (start > 0 and _plain(factors[start - 1])) or (end < len(factors) and _plain(factors[end])))
+
+
 def _plain(f: Node) -> bool:
     """A permutation, or a block-diagonal matrix of square blocks; one, not many."""
     if f.type.batch:
@@ -89,33 +95,27 @@ def composed(p: Planner, factors: Sequence[Node], v: Low) -> tuple[int, Low] | N
 @lru_cache(maxsize=256)
 def meeting(steps: tuple[Step, ...], n: int) -> tuple[Numbers, Numbers] | None:
     """(inputs, outputs) of each block, a row a block: coordinates that meet on the way; None where not equally many."""
-    parent = list(range(n))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    at = np.arange(n, dtype=np.int64)  # from which input what stands here comes, or one that it has met
+    at = np.arange(n, dtype=np.int64)  # from which input what stands here comes
+    least = at.copy()  # for each input the least one that it has met
     for kind, size, index in steps:
         if kind == "perm":
             at = at[np.frombuffer(index, dtype=np.int64)]
             continue
-        for block in at.reshape(-1, size).tolist():
-            first = root(block[0])
-            for i in block[1:]:
-                parent[root(i)] = first
-    blocks_in: dict[int, list[int]] = {}
-    blocks_out: dict[int, list[int]] = {}
-    for i in range(n):
-        blocks_in.setdefault(root(i), []).append(i)
-        blocks_out.setdefault(root(int(at[i])), []).append(i)
-    sizes = {len(x) for x in blocks_in.values()}
-    if len(sizes) != 1 or sizes.pop() > WIDEST:
+        while True:
+            rows = least[at].reshape(-1, size)
+            lower = rows.min(1, keepdims=True)
+            if (rows == lower).all():
+                break
+            new = np.arange(n, dtype=np.int64)
+            np.minimum.at(new, rows, lower)
+            least = new[least]
+    wide = np.bincount(least)
+    size = int(wide[0])
+    if size > WIDEST or not np.isin(wide, (0, size)).all():
         return None
-    return (np.array(list(blocks_in.values()), dtype=np.int64),
-            np.array([blocks_out[r] for r in blocks_in], dtype=np.int64))
+    inside = np.argsort(least, kind="stable").reshape(-1, size)
+    outside = np.argsort(least[at], kind="stable").reshape(-1, size)
+    return inside, outside
 
 
 # ---------------------------------------------------------------- blocks on pieces of vectors

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import sympy as sp
 
 from padp.compiler import build as b
-from padp.compiler.composing import composable, composed
+from padp.compiler.composing import composable, composed, inside_run
 from padp.compiler.costs import count
 from padp.compiler.indices import Numbers, known
 from padp.compiler.ir import Axis, Graph, Node, Type, walk
@@ -239,6 +239,8 @@ class Planner:
                 made = composed(self, piece, so_far) if composable(factors, start, end) else None
                 if made is not None:
                     ends[start].append((f"factors {start + 1} to {end} composed into blocks of {made[0]}", made[1]))
+                if made is not None or inside_run(factors, start, end):
+                    continue  # nothing as large as W for what stays in blocks
                 if piece[0].op == "perm" or piece[-1].op == "perm" or not worth_trying(piece, self.tokens_of(v.lead)):
                     continue  # a permutation costs nothing on a vector
                 ends[start].append((f"factors {start + 1} to {end} multiplied out first",
