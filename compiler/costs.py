@@ -286,6 +286,15 @@ def _addmm(s: Sizes) -> Cost:
     return Cost(product=work, moved=moved, product_back=needed * work, moved_back=needed * (s.made + s.read(1)))
 
 
+def _turned_slice(s: Sizes) -> Cost:
+    """A copy, and a product on as many entries as the matrix has rows."""
+    size = s.ins[1][-1]
+    work = 2 * s.made * size * size / s.out[-1]
+    work = work if isinstance(work, sp.Expr) else round(work)
+    needed = sum(s.needs)
+    return Cost(product=work, moved=4 * s.made, product_back=needed * work, moved_back=4 * s.made if needed else 0)
+
+
 def _inner(s: Sizes) -> Cost:
     """⟨a, b⟩ along the last axis."""
     big = max((count(d) for d in s.ins), key=lambda c: float(c) if not isinstance(c, sp.Expr) else 0.0)
@@ -356,6 +365,12 @@ def _gather(s: Sizes) -> Cost:
 def _moving(s: Sizes) -> Cost:
     """A rearrangement: read once, written once."""
     return Cost(moved=s.made + s.all_read, moved_back=s.made + s.all_read if any(s.needs) else 0)
+
+
+def _striding(s: Sizes) -> Cost:
+    """A copy and entries far apart: every line of memory is touched twice."""
+    plain = _moving(s)
+    return Cost(moved=2 * plain.moved, moved_back=2 * plain.moved_back)
 
 
 def _transform(axes: int) -> Callable[[Sizes], Cost]:
@@ -433,6 +448,7 @@ ENTRIES: Mapping[str, Entry] = {
     "linear": Entry(_product(0, 1), _keeps_other), "linear_each": Entry(_product(0, 1), _keeps_other),
     "each": Entry(_product(0, 1), _keeps_other), "matmul": Entry(_product(0, 1), _keeps_other),
     "matvec": Entry(_product(0, 1), _keeps_other), "mv": Entry(_matvec, _keeps_other),
+    "turned_slice": Entry(_turned_slice, _keeps_other),
     "add_linear": Entry(_addmm, _keeps_addmm),
     "base": Entry(_base, _keeps_nothing), "base_without_bias": Entry(_base, _keeps_nothing),
     "rowdot": Entry(_inner, _keeps_other), "dot": Entry(_inner, _keeps_other),
@@ -455,7 +471,7 @@ ENTRIES: Mapping[str, Entry] = {
     "cat": Entry(_moving, _keeps_nothing),
     "interleave": Entry(_moving, _keeps_nothing), "spread_entries": Entry(_moving, _keeps_nothing),
     "per_token": Entry(_moving, _keeps_nothing), "stack_parts": Entry(_moving, _keeps_nothing),
-    "replace_slice": Entry(_moving, _keeps_nothing), "replace_entries": Entry(_moving, _keeps_nothing),
+    "replace_slice": Entry(_striding, _keeps_nothing), "replace_entries": Entry(_moving, _keeps_nothing),
     **{f"k:{name}": Entry(_moving, _keeps_nothing) for name in (
         "skew", "diag", "diagonal", "blkdiag", "blkdiag_of", "scatter", "tril", "triu", "stril", "striu", "vec",
         "blocks", "assemble", "tile", "repeat", "grouped", "perm", "circulant", "topk")},

@@ -23,6 +23,7 @@ from padp.compiler.rounds import Key, schedule
 from padp.compiler.sparse import sparse_apply
 from padp.compiler.spectral import spectral_apply
 from padp.compiler.transforms import autocast_dtype
+from padp.compiler.turning import turned_slice
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -373,7 +374,7 @@ PRIMS: dict[str, Callable[..., Any]] = {
     "sum": torch.sum, "mean": torch.mean, "amax": torch.amax, "amin": torch.amin, "addcmul": addcmul,
     "add_linear": add_linear, "index_select": gather, "stack_parts": stack_parts, "permute_tail": permute_tail,
     "unit_rows": unit_rows, "unit_blocks": unit_blocks,
-    "replace_slice": replace_slice, "replace_entries": replace_entries,
+    "replace_slice": replace_slice, "turned_slice": turned_slice, "replace_entries": replace_entries,
     "i:given": given_index, "spectral_apply": spectral_apply, "cat": cat, "interleave": interleave,
     "circulant_apply": circulant_apply, "sparse_apply": sparse_apply, "detach": torch.detach, "dropout": dropout,
     "per_token": per_token, "spread_entries": spread_entries, "full": full, "eye": eye,

@@ -13,6 +13,7 @@ import numpy as np
 
 from padp.compiler import build as b
 from padp.compiler.chains import Plane
+from padp.compiler.indices import pattern
 from padp.compiler.ir import Axis, Node, Type
 from padp.compiler.low import Low
 from padp.compiler.planner import Planner
@@ -85,6 +86,9 @@ def _blockwise(p: Planner, key: Key, entries: tuple[Low, ...], g: Group, order: 
     pieces = at_numbers(p, v, numbers)
     if count == 1:
         single = p.view("select", blocks, (-3, 0), Type((size, size)))
+        at = pattern(numbers, n)
+        if at is not None and len(at.counts) == 1 and v.lead:
+            return p.make("turned_slice", (v, single, at.offset, at.strides[0]), v.type, v.lead)
         return replaced(p, v, numbers, p.times_vectors(single, pieces))
     cut = p.make("reshape_tail", (pieces, 1, (count, size)), Type((size,), (count,)), v.lead)
     new = p.make("reshape_tail", (p.times_vectors(blocks, cut), 2, (count * size,)), Type((count * size,)), v.lead)
