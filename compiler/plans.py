@@ -200,7 +200,8 @@ def plan_of(compiled: Compiled) -> Plan:
     """The plans of a compiled program."""
     source, regime = compiled.method.source, compiled.regime
     dropped = {id(r.value): r.seconds for r in compiled.lean.recipes} if compiled.lean is not None else {}
-    train = _Regime(source, regime, compiled.outputs, dropped).plan(compiled.decisions)
+    reads_x = compiled.lean is not None and compiled.lean.reads_x
+    train = _Regime(source, regime, compiled.outputs, dropped, reads_x).plan(compiled.decisions)
     width = regime.width
     return Plan(
         adapter=compiled.method.name, variant=compiled.method.variant,
@@ -214,7 +215,7 @@ def plan_of(compiled: Compiled) -> Plan:
 
 def _evaluation(source: Source, e: Evaluation, name: str) -> RegimePlan:
     step = e.step.outputs if e.step is not None else ()
-    return _Regime(source, replace(e.regime, name=name), e.outputs, {}, step).plan(e.decisions)
+    return _Regime(source, replace(e.regime, name=name), e.outputs, {}, False, step).plan(e.decisions)
 
 
 def bytes_of(low: Low, regime: Regime) -> float:
@@ -225,12 +226,16 @@ def bytes_of(low: Low, regime: Regime) -> float:
 
 @dataclass(frozen=True)
 class _Regime:
-    """Makes one regime's record. ``dropped``: seconds to make a value again; ``step``: kept from call to call."""
+    """Makes one regime's record. ``dropped``: seconds to make a value again, for which ``reads_x`` or not.
+
+    ``step``: what is kept from call to call.
+    """
 
     source: Source
     regime: Regime
     outputs: tuple[Low, ...]
     dropped: dict[int, float]
+    reads_x: bool
     step: Sequence[Low] = ()
 
     @cached_property
@@ -240,7 +245,7 @@ class _Regime:
             return {}
         found = {k: v for k, v in held(self.outputs).items() if v.prim == "input" or not (
             v.prim in LEAVES or live(v) or constant(v) or v.stage == 0)}
-        if self.dropped:  # x is kept for what is made again
+        if self.reads_x:
             found |= {id(x): x for x in order(*self.outputs) if x.prim == "input" and x.type.item}
         return found
 
