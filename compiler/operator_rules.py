@@ -14,6 +14,7 @@ from padp.compiler import build as b
 from padp.compiler.chains import apart
 from padp.compiler.decompositions import decomposed
 from padp.compiler.dims import lower, same
+from padp.compiler.grid_rules import assembled
 from padp.compiler.ir import Node, Type
 from padp.compiler.rewriting import Rewriting
 
@@ -217,5 +218,5 @@ BY_OPERATOR: dict[str, Callable[[Rewriting, Node, tuple[Node, ...]], Node]] = {
     "lying": lambda s, n, a: a[0],
     "reshape": _view, "scatter": _zero_in_zero_out, "ifft2": _zero_in_zero_out,
     "Re": _zero_in_zero_out, "circulant": _zero_in_zero_out, "tile": _zero_in_zero_out, "repeat": _zero_in_zero_out,
-    "outer": _zero_in_zero_out, "reduce": _zero_in_zero_out, "assemble": _zero_in_zero_out, "vec": _zero_in_zero_out,
+    "outer": _zero_in_zero_out, "reduce": _zero_in_zero_out, "assemble": assembled, "vec": _zero_in_zero_out,
 }

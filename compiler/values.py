@@ -43,7 +43,11 @@ def _constant(p: Planner, node: Node) -> Low:
 
 
 def _add(p: Planner, node: Node) -> Low:
-    terms = list(node.args)
+    return _total(p, node, list(node.args))
+
+
+def _total(p: Planner, node: Node, terms: list[Node]) -> Low:
+    """A sum, of vectors with the base layer's product first."""
     total: Low | None = None
     if node.type.rank == 1 and p.on_tokens:
         total, terms = _base_first(p, terms)
@@ -71,12 +75,23 @@ def _base_first(p: Planner, terms: list[Node]) -> tuple[Low | None, list[Node]]:
     bias = [t for t in terms if t.op == "bias"]
     for k, term in enumerate(terms):
         found = base_product(p.rules, term, p.weight)
-        if found is None or not bias or not p.of_tokens(found[0]):
+        if found is None or not p.of_tokens(found[0]):
             continue
-        vector, rest = found
-        rest_terms = [t for j, t in enumerate(terms) if j != k and t is not bias[0]]
-        return p.base(p.value(vector), True), [*rest, *rest_terms]
+        vector, rest = _one_product(p, *found)
+        if not bias and vector is found[0]:
+            continue
+        rest_terms = [t for j, t in enumerate(terms) if j != k and t not in bias]
+        return p.base(p.value(vector), bool(bias)), [*rest, *rest_terms]
     return None, terms
+
+
+def _one_product(p: Planner, vector: Node, terms: list[Node]) -> tuple[Node, list[Node]]:
+    """W u + W N v + … = W (u + N v) + …: the base layer is called once."""
+    inside, outside = [vector], list[Node]()
+    for term in terms:
+        again = term.op == "prod" and term.args[0] is p.weight and term.type.rank == 1
+        (inside if again else outside).append(p.rules.prod(term.args[1:]) if again else term)
+    return vector if len(inside) == 1 else p.rules.add(inside, vector.type), outside
 
 
 def _thin_products(p: Planner, terms: list[Node]) -> tuple[list[Low], list[Node]]:
@@ -156,6 +171,9 @@ def _scaled_chain(p: Planner, s: Node, a: Node) -> Low:
 
 def _prod(p: Planner, node: Node) -> Low:
     if node.type.rank == 1:
+        found = base_product(p.rules, node, p.weight) if p.on_tokens else None
+        if found is not None and p.of_tokens(found[0]) and _one_product(p, *found)[0] is not found[0]:
+            return _total(p, node, [node])
         return p.chain(node.args[:-1], p.value(node.args[-1]))
     return p.dense(node.args)
 

@@ -15,7 +15,7 @@ import sympy as sp
 import torch
 
 from padp.compiler import build as b
-from padp.compiler import decompositions, operator_rules, part_rules, rules
+from padp.compiler import decompositions, grid_rules, operator_rules, part_rules, rules
 from padp.compiler.ir import Axis, Node, Type
 from tests.compiler.graphs import B, K, M, N, R, Site
 from tests.compiler.literal import batched, literal
@@ -89,6 +89,50 @@ def put_at(s: Site, op: str, attrs: tuple[int, ...], columns: tuple[int, int], v
     axis = Axis(77, rows)
     i, j = (s.g.node("column", (places,), (axis, c), Type((), (), (axis,), kind="index")) for c in columns)
     return b.put(s.g, s.eye(), s.num(value), i, j)
+
+
+def cells(s: Site, body: Node) -> Node:
+    """The matrix whose block (i, j) is ``body`` in these steps of the two loops."""
+    return whole(s, b.stack(s.g, b.stack(s.g, body, s.j, "family"), s.i, "family"))
+
+
+def whole(s: Site, blocks: Node) -> Node:
+    """A grid of blocks as one matrix."""
+    (a, c), (k, q) = blocks.type.family, blocks.type.item
+    return s.g.node("assemble", (blocks,), (), Type((a * k, c * q)))
+
+
+def at_i(s: Site, name: str, *item: int) -> Node:
+    return s.tensor(name, *item, loops=(s.i,))
+
+
+def at_j(s: Site, name: str, *item: int) -> Node:
+    return s.tensor(name, *item, loops=(s.j,))
+
+
+def at_both(s: Site, name: str, *item: int) -> Node:
+    return s.tensor(name, *item, loops=(s.i, s.j))
+
+
+def beneath(s: Site, a: Node, axis: Axis) -> Node:
+    """[A₁; A₂; …]."""
+    return b.reshape(s.g, b.stack(s.g, a, axis, "family"), [axis.size * a.type.item[0], a.type.item[1]])
+
+
+def beside(s: Site, a: Node, axis: Axis) -> Node:
+    """[B₁, B₂, …]."""
+    family = s.t(b.stack(s.g, a, axis, "family"))
+    return s.t(b.reshape(s.g, family, [axis.size * a.type.item[1], a.type.item[0]]))
+
+
+def block(s: Site, whole: Node) -> Node:
+    """F_ij of a grid."""
+    return b.take(s.g, b.take(s.g, whole, s.index(), 4), s.other(), 3)
+
+
+def ones_times(s: Site, rows: int, columns: int, a: Node) -> Node:
+    item = (rows * a.type.item[0], columns * a.type.item[1])
+    return s.g.node("kron", (s.ones(rows, columns), a), (), Type(item))
 
 
 CASES: dict[str, list[Case]] = {
@@ -449,6 +493,42 @@ CASES: dict[str, list[Case]] = {
               lambda s: s.zero(M * R, N * K)),
         stays(lambda s: s.g.node("kron", (s.eye(R), s.A()), (), Type((R * M, R * N)))),
     ],
+    "assembled": [
+        fires(lambda s: whole(s, s.g.node("blocks", (s.A(),), (2, 2), Type((3, 2), (2, 2)))), lambda s: s.A()),
+        fires(lambda s: whole(s, b.zeros(s.g, Type((3, 2), (2, 2)))), lambda s: s.zero(M, N)),
+        stays(lambda s: whole(s, s.tensor("F", 3, 2, family=(2, 2)))),
+        stays(lambda s: cells(s, at_both(s, "F", R, K))),
+    ],
+    "whole_matrices": [
+        fires(lambda s: cells(s, s.add(at_both(s, "F", R, K), at_j(s, "B", R, K))),
+              lambda s: s.add(cells(s, at_both(s, "F", R, K)),
+                              ones_times(s, K, 1, beside(s, at_j(s, "B", R, K), s.j)))),
+        fires(lambda s: cells(s, s.times(s.s(), s.prod(at_both(s, "F", R, K), at_j(s, "B", K, K)))),
+              lambda s: s.times(s.s(), s.prod(cells(s, at_both(s, "F", R, K)),
+                                              b.blkdiag(s.g, b.stack(s.g, at_j(s, "B", K, K), s.j, "family"))))),
+        stays(lambda s: cells(s, s.add(at_both(s, "F", R, K), at_both(s, "G", R, K)))),
+        stays(lambda s: cells(s, s.times(at_both(s, "c"), at_both(s, "G", R, K)))),
+    ],
+    "_split": [
+        fires(lambda s: cells(s, s.prod(at_i(s, "E", R, R), at_both(s, "F", R, K), at_j(s, "B", K, K))),
+              lambda s: s.prod(b.blkdiag(s.g, b.stack(s.g, at_i(s, "E", R, R), s.i, "family")),
+                               cells(s, at_both(s, "F", R, K)),
+                               b.blkdiag(s.g, b.stack(s.g, at_j(s, "B", K, K), s.j, "family")))),
+        fires(lambda s: cells(s, s.prod(at_i(s, "E", R, 1), at_j(s, "B", 1, K))),
+              lambda s: s.prod(beneath(s, at_i(s, "E", R, 1), s.i), beside(s, at_j(s, "B", 1, K), s.j))),
+        fires(lambda s: cells(s, s.prod(block(s, s.tensor("Z", R, R, family=(K, 2))), at_j(s, "B", R, R))),
+              lambda s: s.prod(whole(s, s.tensor("Z", R, R, family=(K, 2))),
+                               b.blkdiag(s.g, b.stack(s.g, at_j(s, "B", R, R), s.j, "family")))),
+        stays(lambda s: cells(s, s.prod(at_both(s, "E", R, 1), at_both(s, "B", 1, K)))),
+    ],
+    "_constant": [
+        fires(lambda s: cells(s, at_i(s, "E", R, K)),
+              lambda s: ones_times(s, 1, 2, beneath(s, at_i(s, "E", R, K), s.i))),
+        fires(lambda s: cells(s, at_j(s, "B", R, K)),
+              lambda s: ones_times(s, K, 1, beside(s, at_j(s, "B", R, K), s.j))),
+        fires(lambda s: cells(s, s.A()), lambda s: ones_times(s, K, 2, s.A())),
+        stays(lambda s: cells(s, at_both(s, "F", R, K))),
+    ],
     "around_base": [
         through(lambda s: s.prod(s.svd()[0], s.S(), s.svd()[2], s.x()),
                 lambda s: s.prod(s.add(s.W, s.prod(
@@ -464,10 +544,11 @@ CASES: dict[str, list[Case]] = {
     ],
 }
 
-FILES = (rules, operator_rules, part_rules, decompositions)
+FILES = (rules, operator_rules, grid_rules, part_rules, decompositions)
 PLUMBING = {
     "__init__", "__call__", "make", "simplify", "_spread", "_middle", "_scaled", "_neighbours", "_opposite", "_cuts",
     "decomposed", "_has_zeros", "svd_part", "whole_of", "_detach",
+    "_family", "_whole", "_all_of", "_rows", "_unspread", "_beneath", "_beside",
 }
 """What rewrites nothing by itself: traversal, taking apart, putting together."""
 

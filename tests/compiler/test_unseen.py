@@ -48,7 +48,7 @@ def test_compiled_is_the_dense_reading(name: str, shape: tuple[int, int]) -> Non
 
 
 THIN: Mapping[str, Mapping[str, int]] = {
-    "LoHa": {}, "ABBA": {}, "LoKr": {}, "Hadamard rows": {}, "GraLoRA": {}, "C3A": {"b": 32},
+    "LoHa": {}, "ABBA": {}, "LoKr": {}, "Hadamard rows": {}, "GraLoRA": {}, "C3A": {"b": 32}, "Bone": {},
 }
 """Programs that write a matrix as large as W and whose plans have none; of C3A with blocks worth a transform."""
 
@@ -63,3 +63,24 @@ def test_a_training_step_builds_nothing_as_large_as_W(name: str, m: int, n: int)
     large = [low for low in order(*compiled.outputs) if "T" not in low.dims and low.prim not in LEAVES
              and math.prod(int(d) for d in low.dims) >= m * n / 2]
     assert not large
+
+
+@pytest.mark.parametrize("program", [PROGRAMS["Bone"][0], """adapter Around(r = 2) on linear(W ∈ ℝ^{m×n})
+A ∈ ℝ^{r×n}: learned, init = kaiming
+B ∈ ℝ^{n×r}: learned, init = 0
+y ← (W + W @ B @ A) @ x
+"""])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_what_applies_W_twice_calls_the_base_once(program: str, has_bias: bool) -> None:
+    """W x + W N x = W (x + N x)."""
+    torch.manual_seed(0)
+    base = nn.Linear(16, 24, bias=has_bias).double()
+    layer = padp.compile(program)(base, dtype=torch.double)
+    module = layer.adapters["default"]
+    calls = [low for low in order(*module.compiled.outputs) if low.prim in ("base", "base_without_bias")]
+    assert len(calls) == 1
+    x = torch.randn(3, 16, dtype=torch.double)
+    with torch.no_grad():
+        for p in module.parameters():
+            p.add_(torch.randn_like(p))
+        assert torch.allclose(layer(x), module.reference(x, layer.base), rtol=1e-10, atol=1e-10)
