@@ -67,10 +67,9 @@ class _Spectral(torch.autograd.Function):
 
 
 class _Entries:
-    """The coefficients as they act between half spectra: from bin ``taken`` to bin ``put``, with weights for the real and
-    the imaginary part.
+    """The coefficients between half spectra: from bin ``taken`` to bin ``put``, weights for real and imaginary part.
 
-    c_k goes from q_k to p_k, and conjugated to −p_k: each with half its size, and only where p_k lies in the first half.
+    c_k goes from q_k to p_k, and conjugated to −p_k: each with half its size, and only where that is in the first half.
     Bins in the second half are read as the conjugates of their mirrors.
     """
 
@@ -90,7 +89,8 @@ class _Entries:
         terms = torch.view_as_real(half.index_select(0, self.taken)) * self.weights
         spectrum = torch.zeros(self.m // 2 + 1, half.shape[1], 2, dtype=terms.dtype, device=half.device)
         spectrum.index_add_(0, self.put, terms)
-        return torch.fft.irfft(torch.view_as_complex(spectrum), n=self.m, dim=0).mT / self.n
+        rows: Tensor = torch.fft.irfft(torch.view_as_complex(spectrum), n=self.m, dim=0).mT
+        return rows / self.n
 
 
 def _pieces(x: Tensor) -> Iterator[slice]:
@@ -102,11 +102,12 @@ def _pieces(x: Tensor) -> Iterator[slice]:
 
 def _half(x: Tensor) -> Tensor:
     """The first half of each row's spectrum: (n/2 + 1, tokens)."""
-    return torch.fft.rfft(x.mT.contiguous(), dim=0)
+    half: Tensor = torch.fft.rfft(x.mT.contiguous(), dim=0)
+    return half
 
 
 def _slopes(dy: Tensor, x: Tensor, p: Tensor, q: Tensor, m: int, n: int) -> Tensor:
-    """∂c_k = Σ_t Re(DY_{p_k} X_{q_k}) / (mn); a conjugate on one side turns the sign of the imaginary parts' product."""
+    """∂c_k = Σ_t Re(DY_{p_k} X_{q_k}) / (mn); a conjugate on one side turns the imaginary parts' sign."""
     far_p, far_q = p > m // 2, q > n // 2
     a = torch.view_as_real(dy.index_select(0, torch.where(far_p, m - p, p)))
     b = torch.view_as_real(x.index_select(0, torch.where(far_q, n - q, q)))
@@ -123,4 +124,5 @@ def _written_out(c: Tensor, half: Tensor, p: Tensor, q: Tensor, m: int, n: int) 
     for place, part in ((p, terms), ((m - p) % m, terms.conj())):  # what lies in the other half adds 0, to entry 0
         inside = place <= m // 2
         spectrum = spectrum.index_add(0, torch.where(inside, place, 0), part * inside[:, None])
-    return torch.fft.irfft(spectrum, n=m, dim=0).mT / n
+    rows: Tensor = torch.fft.irfft(spectrum, n=m, dim=0).mT
+    return rows / n

@@ -206,7 +206,7 @@ def _mul(p: Planner, node: Node) -> Low:
 
 
 def _scaled_sum(p: Planner, node: Node, plain: Low) -> Low:
-    """s ⊙ (a ⊙ u + b ⊙ v) = (s ⊙ a) ⊙ u + (s ⊙ b) ⊙ v: scales that no token has are multiplied together, once a step."""
+    """s ⊙ (a ⊙ u + b ⊙ v) = (s ⊙ a) ⊙ u + (s ⊙ b) ⊙ v: scales that no token has meet first, once a step."""
     for s, total in (node.args, node.args[::-1]):
         if total.op != "add" or p.of_tokens(s) or not p.of_tokens(total):
             continue

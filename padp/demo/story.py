@@ -166,9 +166,9 @@ def _all(out: Console, progress: Progress, model: nn.Module, training: Sequence[
     out.rule(f"All {len(RECIPES)} adapters on the same task")
     out.print(f"Each adapts the encoder's blocks from number {LOWER} on; the lower ones stay frozen and run once, for "
               f"everybody.\nThe same {len(training)} batches of {BATCH} pairs for each. Steps are timed over the "
-              "adapted blocks.\nLearning rates are set by hand: nine of them on other functions of the training packages, "
-              "the rest are\nfirst guesses. So this shows that all twenty train, not which is best. MRR is the mean of "
-              "1/rank; its gain\nover the frozen encoder comes with its standard error.")
+              "adapted blocks.\nLearning rates are set by hand: nine of them on other functions of the training "
+              "packages, the rest are\nfirst guesses. So this shows that all twenty train, not which is best. MRR is "
+              "the mean of 1/rank; its gain\nover the frozen encoder comes with its standard error.")
     training = [lowered(model, batch) for batch in progress.track(training, description="the lower half, once")]
     held_out = [lowered(model, batch) for batch in progress.track(held_out, description="the lower half, once")]
     base = Upper(model).eval()

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from padp.compiler import adapter as compiler
-from padp.compiler.module import AdapterModule
+from padp.compiler.module import AdapterModule, Tokens
 from padp.compiler.shared import SharedStore
 from padp.compiler.site import LinearSite, Site
 from padp.dsl.diagnostics import refuse
@@ -270,7 +270,7 @@ def decoding(model: nn.Module) -> Generator[None, None, None]:
     Only speed differs, never the result; training is not affected. Prompts may be run inside too, at some cost.
     """
     parts = [part for part in holder(model).modules() if isinstance(part, AdapterModule)]
-    before = [part.tokens for part in parts]
+    before: list[Tokens] = [part.tokens for part in parts]
     for part in parts:
         part.expect("one")
     try:
