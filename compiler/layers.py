@@ -2,9 +2,9 @@
 
     layout([(name, band, inputs), …], box, leaf) -> Layout
 
-Bands follow each other from the top; in a band a box stands one row below what it reads. Leaves stand one row above
-their readers, once a row. An arrow over several rows gets a lane of its own in each. In each row, things stand near the
-middle of what they are joined to (a few sweeps down and up), and never overlap.
+Bands follow each other from the top; in a band a box stands below what it reads, one row above its first reader.
+Leaves stand one row above their readers, once a row. An arrow over several rows gets a lane of its own in each. In
+each row, things stand near the middle of what they are joined to (a few sweeps down and up), and never overlap.
 """
 
 from __future__ import annotations
@@ -88,6 +88,12 @@ def _rows(steps: Sequence[tuple[str, str, Sequence[str]]]) -> tuple[dict[str, in
     depth: dict[str, int] = {}
     for name, own, inputs in steps:
         depth[name] = 1 + max((depth[i] for i in inputs if band.get(i) == own), default=0)
+    first_reader: dict[str, int] = {}
+    for name, own, inputs in reversed(steps):  # down to the first reader: arrows are short, rows are narrow
+        depth[name] = first_reader.get(name, depth[name] + 1) - 1
+        for i in inputs:
+            if band.get(i) == own:
+                first_reader[i] = min(first_reader.get(i, depth[name]), depth[name])
     rows: dict[str, int] = {}
     found: list[tuple[str, int, int]] = []
     first = 0

@@ -65,6 +65,9 @@ def _read(kind: Any, value: Any, place: str) -> Any:
 
 
 def _fits(kind: Any, value: Any) -> bool:
+    """Whether a value is of a kind, as far as a union has to know."""
+    if is_dataclass(kind):
+        return isinstance(value, dict)
     if kind is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind is int:

@@ -74,7 +74,7 @@ def _head(plan: Plan, r: RegimePlan) -> Iterator[str]:
     told = f"{count(r.flops)} FLOPs{back} · {time(r.seconds)} by the cost model{kept}{again}"
     yield _text(MARGIN, 52, told, "fill='#444'")
     yield _text(MARGIN, 72, "warmer: a larger share of the time · wider arrow: more bytes · dashed: made again in "
-                "backward · ● kept for backward · ■ beside W", "fill='#777' font-size='11'")
+                "backward · ● kept for backward · ■ stored", "fill='#777' font-size='11'")
 
 
 def _bands(placed: Layout, ends: Sequence[float], width: float) -> Iterator[str]:

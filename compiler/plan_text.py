@@ -27,7 +27,7 @@ def lines(plan: Plan) -> Iterator[str]:
     for regime in plan.regimes:
         yield ""
         if regime is plan.decode and regime.steps == plan.eval.steps:
-            yield f"{title(regime)}: as in eval"
+            yield f"{TITLES[regime.name]}: as in eval"
         else:
             yield from _regime(regime)
     if plan.rules:
@@ -42,16 +42,19 @@ def _summary(plan: Plan) -> Iterator[str]:
     named = f"{plan.adapter}, variant {plan.variant}" if plan.variant else plan.adapter
     yield f"plan of {named} for {sizes}; {plan.tokens:,} tokens a call"
     yield ""
-    yield f"{'':24}{'FLOPs':>18}{'moved':>20}{'kept for':>13}{'beside W':>12}{'time':>11}"
+    yield f"{'':24}{'FLOPs':>18}{'moved':>20}{'kept for':>13}{'stored':>12}{'time':>11}"
     yield f"{'':24}{'forward':>9}{'back':>9}{'forward':>11}{'back':>9}{'backward':>13}{'':12}{'a call':>11}"
     n = plan.naive
-    yield _row("as written, training", n.flops, n.flops_back, n.moved, n.moved_back, n.held, None,
-               n.seconds + n.seconds_back)
+    if n is not None:
+        yield _row("as written, training", n.flops, n.flops_back, n.moved, n.moved_back, n.held, None,
+                   n.seconds + n.seconds_back)
     for r in plan.regimes:
         stored = sum(s.stored for s in r.steps)
         yield _row(title(r), r.flops, r.flops_back, r.moved, r.moved_back, r.held_bytes, stored, r.seconds)
-    built = f"{n.matrices} matrices as large as W" if n.matrices != 1 else "1 matrix as large as W"
-    if plan.merging.bare_many is not None:
+    if n is None:
+        yield "These are the maps of all heads; the attention itself, and its cost, is the model's own."
+    elif plan.merging.bare_many is not None:
+        built = f"{n.matrices} matrices as large as W" if n.matrices != 1 else "1 matrix as large as W"
         yield f"As written, every matrix that the program names is built: {built}."
     m = MACHINES[plan.machine]
     yield (f"Numbers of {plan.width} bytes. Time is the cost model's, for comparing ways, and no measurement: "
@@ -114,7 +117,7 @@ def _kept(r: RegimePlan) -> Iterator[str]:
     stored = [f"{_called(f'#{s.number}')} ({shape(s.shape)}, {size(s.stored)}, "
               f"{'always' if s.runs == ONCE else 'until a parameter changes'})" for s in r.steps if s.stored]
     if stored:
-        yield from wrapped(f"stored beside W: {', '.join(stored)}")
+        yield from wrapped(f"stored: {', '.join(stored)}")
 
 
 def _called(value: str) -> str:

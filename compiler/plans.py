@@ -157,14 +157,18 @@ class Merging:
 
 @dataclass(frozen=True)
 class Plan:
-    """The plans of a program at one size, beside what its literal reading costs."""
+    """The plans of a program at one size, beside what its literal reading costs.
+
+    Of an attention these are the plans of its maps, one a head; the heads themselves are the model's own, and ``naive``
+    is None.
+    """
 
     adapter: str
     variant: str | None
     sizes: dict[str, int]
     machine: str
     width: int
-    naive: Naive
+    naive: Naive | None
     train: RegimePlan
     eval: RegimePlan
     decode: RegimePlan
@@ -206,7 +210,9 @@ def plan_of(compiled: Compiled) -> Plan:
     return Plan(
         adapter=compiled.method.name, variant=compiled.method.variant,
         sizes={name: int(size) for name, size in compiled.typed.sizes.items() if isinstance(size, int)},
-        machine=regime.machine.name, width=width, naive=naive(compiled.typed, regime.tokens, regime.machine, width),
+        machine=regime.machine.name, width=width,
+        naive=None if compiled.method.site == "attention" else
+        naive(compiled.typed, regime.tokens, regime.machine, width),
         train=train, eval=_evaluation(source, compiled.many, "eval"),
         decode=_evaluation(source, compiled.one, "decode"),
         rules=trail(compiled), merging=_merging(compiled),

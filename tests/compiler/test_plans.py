@@ -70,10 +70,18 @@ def test_lora_keeps_x_and_what_b_is_applied_to() -> None:
 def test_lora_as_written() -> None:
     """B A costs 2mrn, two passes make W' = W + s B A, which x meets last; backward: dx, dW', dA and dB."""
     naive = plan("lora").naive
-    assert naive.flops == 2 * M * N * R + 2 * M * N + 2 * T * M * N
+    assert naive is not None and naive.flops == 2 * M * N * R + 2 * M * N + 2 * T * M * N
     assert naive.flops_back == 2 * 2 * M * N * R + 2 * M * N + 2 * 2 * T * M * N
     assert naive.matrices == 3
     assert naive.held == 4 * (T * N + M * N)  # x for d(W'), W' for dx
+
+
+def test_an_attention_is_planned_by_its_maps() -> None:
+    """They have no tokens: nothing is left to compute in eval, and there is no literal reading to compare with."""
+    clover = plan("clover")
+    assert clover.naive is None and clover.eval.seconds == clover.decode.seconds == 0
+    assert all("T" not in s.shape for s in clover.train.steps)
+    assert "decoding: as in eval" in text(clover) and "as written" not in text(clover)
 
 
 def test_one_token_costs_a_token() -> None:
