@@ -131,11 +131,12 @@ class Recall:
                 raise RuntimeError("a tensor that backward needs was changed in place after the forward pass: one of "
                                    f"shape {tuple(w.shape)} is at version {_version(w)}, expected {version}")
         given = [self._read(g, self.stored[g]) for g in self.givens[slot]]
+        x = None if self.x is None else self._read(None, self.x)
         assert self.autocast is not None
         device, dtype = self.autocast
         # without its cache, which would hand copies of parameters without history to the next forward pass
         with torch.no_grad(), torch.autocast(device, dtype=dtype, enabled=dtype is not None, cache_enabled=False):
-            made = self.make(slot, given, None if self.x is None else self._read(None, self.x))
+            made = self.make(slot, given, x)
         was = self._layouts[slot]
         if (made.stride(), made.storage_offset(), made.dtype) == (was.stride, 0, was.dtype):
             return made
