@@ -77,7 +77,7 @@ UNSEEN = {
     "LoKr": replace(LOW, rank="min(a·r, m, n)"),  # rank(A ⊗ B) = rank A · rank B
     "LoRA-XS": TOP_R,
     "Circulant": FULL,
-    "Bone": Line(True, True, "at every step", "", batchable=False),  # W's blocks times B: m×n for every adapter
+    "Bone": FULL,  # W's blocks times B are W times a block-diagonal matrix: W is applied once more
     "Nonlinear": Line(False, True, "", None),
     "Mixture": Line(False, True, "", None),
     "TT": LOW,
@@ -166,8 +166,11 @@ def test_reasons_name_the_line() -> None:
     assert of("ia3", "attention")["additive"].reason == (
         "the bias does not stay as it is: line 11 (y ← (W @ x + bias) ⊙ λ)")
     assert of("ia3")["additive"].reason == "y is not W x and a sum of other terms: line 7 (y ← W @ (x ⊙ λ))"
-    assert of(PROGRAMS["Bone"][0])["batchable"].reason == (
-        "each adapter has a matrix as large as W of its own: line 7 (y ← (W + assemble(D)) @ x)")
+    assert of(PROGRAMS["Bone"][0])["additive"].reason == (
+        "W is applied once more in what is added: line 7 (y ← (W + assemble(D)) @ x)")
+    bent = of("adapter Bent on linear(W ∈ ℝ^{m×n})\nv ∈ ℝ^n: learned, init = 1\ny ← (W + tanh(W ⊙ v)) @ x\n")
+    assert bent["batchable"].reason == (
+        "each adapter has a matrix as large as W of its own: line 3 (y ← (W + tanh(W ⊙ v)) @ x)")
     assert of("antipasto")["knobs"].reason == "α"
 
 
