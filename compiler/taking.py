@@ -109,7 +109,7 @@ def replaced(p: Planner, v: Low, numbers: Numbers, new: Low) -> Low:
             "index_select", (new, -1, constant_index(p, np.argsort(numbers))), Type((n,), v.type.family, v.type.loops),
             v.lead)
     at = pattern(numbers, n)
-    if at is not None and len(at.counts) == 1:
+    if at is not None and len(at.counts) == 1 and at.strides[0] > 0:
         return p.make("replace_slice", (v, new, at.offset, at.strides[0]), v.type, v.lead)
     return p.make("replace_entries", (v, new, constant_index(p, numbers)), v.type, v.lead)
 
