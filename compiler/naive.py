@@ -39,16 +39,13 @@ class Naive:
 
 def naive(typed: Elaborated, tokens: int, machine: Machine, width: int) -> Naive:
     """The cost of the output as it is written."""
-    reading = _Reading(tokens, machine, width)
+    weight = next((n for n in walk(typed.output) if n.op == "weight"), None)
+    reading = _Reading(tokens, machine, width, float("inf") if weight is None else _numbers(weight))
     for node in walk(typed.output):
         reading.add(node)
-    weight = next((n for n in walk(typed.output) if n.op == "weight"), None)
-    large = float(prod(int(d) for d in weight.type.shape)) if weight is not None else float("inf")
-    built = [n for n in walk(typed.output) if n.op not in FREE and n.type.rank == 2 and not reading.moves[id(n)]
-             and _numbers(n) >= large]
     held = sum(reading.size(n) for n in reading.held.values()) * width
-    return Naive(reading.flops, reading.flops_back, reading.moved * width, reading.moved_back * width, held, len(built),
-                 reading.seconds, reading.seconds_back)
+    return Naive(reading.flops, reading.flops_back, reading.moved * width, reading.moved_back * width, held,
+                 reading.matrices, reading.seconds, reading.seconds_back)
 
 
 def _numbers(node: Node) -> float:
@@ -58,8 +55,9 @@ def _numbers(node: Node) -> float:
 class _Reading:
     """Adds up, node by node, arguments first."""
 
-    def __init__(self, tokens: int, machine: Machine, width: int) -> None:
-        self.tokens, self.machine, self.width = tokens, machine, width
+    def __init__(self, tokens: int, machine: Machine, width: int, large: float) -> None:
+        self.tokens, self.machine, self.width, self.large = tokens, machine, width, large
+        self.matrices = 0
         self.flops = self.flops_back = self.moved = self.moved_back = self.seconds = self.seconds_back = 0.0
         self.moves: dict[int, bool] = {}
         self.grad: dict[int, bool] = {}
@@ -76,6 +74,8 @@ class _Reading:
         if node.op in FREE or not (self.grad[id(node)] or self.moves[id(node)]):
             return
         made, read = self.size(node), sum(self.size(a) for a in node.args)
+        if node.op != "prod":
+            self._built(node.type.rank == 2 and not self.moves[id(node)], made)
         match node.op:
             case "prod":
                 self._product(node)
@@ -102,7 +102,11 @@ class _Reading:
             work = 2 * made * int(before.type.item[-1])
             read = left + self.size(factor)
             self._count(work, work * (grad + self.grad[id(factor)]), made + read, product=True)
+            self._built(first.type.rank == 2 and factor.type.rank == 2 and not moves, made)
             left, grad = made, grad or self.grad[id(factor)]
+
+    def _built(self, matrix: bool, numbers: float) -> None:
+        self.matrices += matrix and numbers >= self.large
 
     def _count(self, flops: float, back: float, moved: float, *, product: bool = False) -> None:
         speed = self.machine.products if product else self.machine.others

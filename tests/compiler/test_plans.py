@@ -76,6 +76,12 @@ def test_lora_as_written() -> None:
     assert naive.held == 4 * (T * N + M * N)  # x for d(W'), W' for dx
 
 
+def test_matrices_inside_a_product_are_built_too() -> None:
+    """OFT as written: blkdiag(R), then W blkdiag(R), which x meets. Here n > m, so the first is as large as W too."""
+    naive = plan("oft").naive
+    assert naive is not None and naive.matrices == 2
+
+
 def test_an_attention_is_planned_by_its_maps() -> None:
     """They have no tokens: nothing is left to compute in eval, and there is no literal reading to compare with."""
     clover = plan("clover")
