@@ -139,7 +139,8 @@ def test_the_command_line_runs_as_written(tmp_path: Path, monkeypatch: pytest.Mo
     (block,) = blocks("sh")
     ran: list[str] = []
     for line in block.splitlines():
-        program, *words = shlex.split(line.replace("path/to/model", str(tmp_path)), comments=True)
+        there = line.replace("path/to/model", str(tmp_path)).replace("dora.svg", str(tmp_path / "dora.svg"))
+        program, *words = shlex.split(there, comments=True)
         assert program == "padp"
         if words == ["demo"]:
             continue  # minutes: its parts have tests of their own
@@ -149,3 +150,4 @@ def test_the_command_line_runs_as_written(tmp_path: Path, monkeypatch: pytest.Mo
         assert said.out
         ran.append(words[0])
     assert set(ran) == {"check", "count", "show", "targets", "explain", "bench"}
+    assert (tmp_path / "dora.svg").is_file()
