@@ -44,7 +44,8 @@ class _Grid(torch.autograd.Function):
         if not needs_c:
             return None, dv, None
         out, into = (v, dy) if ctx.turned else (dy, v)
-        product = torch.einsum("tif,tjf->ijf", torch.fft.rfft(out), torch.fft.rfft(into).conj())
+        a, b = torch.fft.rfft(out), torch.fft.rfft(into).conj()
+        product = (a * b).sum(0, keepdim=True) if c.shape[:2] == (1, 1) else torch.einsum("tif,tjf->ijf", a, b)
         return torch.fft.irfft(product, n=c.shape[-1]), dv, None
 
 
@@ -52,5 +53,7 @@ def _applied(c: Tensor, v: Tensor, turned: bool) -> Tensor:
     spectrum = torch.fft.rfft(c)
     if turned:
         spectrum = spectrum.conj().transpose(0, 1)
-    y: Tensor = torch.fft.irfft(torch.einsum("tjf,ijf->tif", torch.fft.rfft(v), spectrum), n=c.shape[-1])
+    waves = torch.fft.rfft(v)
+    product = waves * spectrum if c.shape[:2] == (1, 1) else torch.einsum("tjf,ijf->tif", waves, spectrum)
+    y: Tensor = torch.fft.irfft(product, n=c.shape[-1])
     return y

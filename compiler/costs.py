@@ -158,6 +158,11 @@ def _keeps_nothing(low: Low) -> Sequence[Low]:
     return ()
 
 
+def _keeps_second(low: Low) -> Sequence[Low]:
+    """What is put in, for its shape."""
+    return _inputs(low)[1:2]
+
+
 def _keeps_input(low: Low) -> Sequence[Low]:
     return _inputs(low)[:1]
 
@@ -471,7 +476,7 @@ ENTRIES: Mapping[str, Entry] = {
     "cat": Entry(_moving, _keeps_nothing),
     "interleave": Entry(_moving, _keeps_nothing), "spread_entries": Entry(_moving, _keeps_nothing),
     "per_token": Entry(_moving, _keeps_nothing), "stack_parts": Entry(_moving, _keeps_nothing),
-    "replace_slice": Entry(_striding, _keeps_nothing), "replace_entries": Entry(_moving, _keeps_nothing),
+    "replace_slice": Entry(_striding, _keeps_nothing), "replace_entries": Entry(_moving, _keeps_second),
     **{f"k:{name}": Entry(_moving, _keeps_nothing) for name in (
         "skew", "diag", "diagonal", "blkdiag", "blkdiag_of", "scatter", "tril", "triu", "stril", "striu", "vec",
         "blocks", "assemble", "tile", "repeat", "grouped", "perm", "circulant", "topk")},

@@ -221,7 +221,9 @@ def interleave(parts: Sequence[Tensor], along: int) -> Tensor:
 
 
 def circulant_apply(c: Tensor, v: Tensor, transposed: bool) -> Tensor:
-    """circulant(c) v by FFT; transposed: circulant(c)ᵀ v."""
+    """circulant(c) v by FFT; transposed: circulant(c)ᵀ v, which is the circulant of c read backwards."""
+    if c.dim() == 1:
+        return circulant_grid((c.flip(0).roll(1) if transposed else c)[None, None], v)
     n = v.shape[-1]
     spectrum = torch.fft.rfft(_wide(c))
     if transposed:
