@@ -33,6 +33,8 @@ class _Grid(torch.autograd.Function):
     def forward(ctx: Any, c: Tensor, v: Tensor, turned: bool) -> Tensor:
         ctx.save_for_backward(c, v)
         ctx.turned = turned
+        if not len(v):  # a transform of nothing is an error on some CPUs
+            return v.new_empty(0, c.shape[1] if turned else c.shape[0], c.shape[2])
         return _applied(c, v, turned)
 
     @staticmethod
@@ -43,6 +45,8 @@ class _Grid(torch.autograd.Function):
         dv = _Grid.apply(c, dy, not ctx.turned) if needs_v else None  # type: ignore[no-untyped-call]
         if not needs_c:
             return None, dv, None
+        if not len(dy):
+            return torch.zeros_like(c), dv, None
         out, into = (v, dy) if ctx.turned else (dy, v)
         a, b = torch.fft.rfft(out), torch.fft.rfft(into).conj()
         product = (a * b).sum(0, keepdim=True) if c.shape[:2] == (1, 1) else torch.einsum("tif,tjf->ijf", a, b)

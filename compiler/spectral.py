@@ -51,7 +51,7 @@ class _Spectral(torch.autograd.Function):
         c, x, p, q = ctx.saved_tensors
         m, n = ctx.sizes
         needs_c, needs_x = ctx.needs_input_grad[:2]
-        if torch.is_grad_enabled():  # somebody differentiates this too
+        if torch.is_grad_enabled() and len(x):  # somebody differentiates this too
             dc = _slopes(_half(dy), _half(x), p, q, m, n) if needs_c else None
             dx = _Spectral.apply(c, dy, q, p, n, m) if needs_x else None  # type: ignore[no-untyped-call]
             return dc, dx, None, None, None, None

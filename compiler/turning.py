@@ -10,14 +10,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from padp.compiler.transforms import looked_into
+from padp.compiler.transforms import autocast_dtype, looked_into
 
 
 def turned_slice(v: Tensor, m: Tensor, start: int, step: int) -> Tensor:
     """v with every ``step``-th entry of the last axis, from ``start`` on, as many as m has rows, turned by m."""
     flat = v.reshape(-1, v.shape[-1])
     m = m.to(v.dtype)
-    if looked_into() or torch.is_autocast_enabled(v.device.type):
+    if looked_into() or autocast_dtype(v) is not None:
         at = _slots(start, step, m.shape[0])
         new = (flat[:, at] @ m.mT).to(v.dtype)
         turned = torch.slice_scatter(flat, new, 1, at.start, at.stop, at.step)
