@@ -94,6 +94,8 @@ def sizes(low: Low, tokens: Any) -> Sizes:
 
 def cost(low: Low, tokens: Any) -> Cost:
     """What one operation costs; a leaf, a view and a choice cost nothing."""
+    if copies(low):
+        return _moving(sizes(low, tokens))
     if low.prim in LEAVES or low.prim in VIEWS or low.prim in FREE:
         return Cost()
     return entry(low.prim).cost(sizes(low, tokens))

@@ -280,7 +280,7 @@ class AdapterModule(nn.Module):
                 return self._leanly(plan.lean, x, base)
             return cast(Tensor, plan.train.graph(x, base, self.training, *self.arguments(plan.train, base)))
         steps, token = self.steps(base), plan.evaluation(self.tokens).token
-        return cast(Tensor, token.graph(x, base, False, *self.arguments(token, base, steps)))
+        return cast(Tensor, token.graph.forward(x, base, False, *self.arguments(token, base, steps)))
 
     def _leanly(self, lean: Lean, x: Tensor, base: nn.Module) -> Tensor:
         """The training plan; what it drops, backward makes again, from the tensors that this pass read."""

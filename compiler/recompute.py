@@ -16,8 +16,12 @@ from padp.compiler.costs import cost, saved
 from padp.compiler.low import LEAVES, VIEWS, Low, constant, live, order
 from padp.compiler.search import NEVER, TRAFFIC_FOR_A_BYTE, Estimate, Regime, numbers, once, seconds_of
 
-SMALLEST = 4096
+SMALLEST = 1 << 14
 """Bytes below which nothing is gained."""
+
+
+PASS_SECONDS = 2.0e-4
+"""What watching a pass costs, however little it drops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,9 @@ def recipes(roots: Sequence[Low], regime: Regime) -> tuple[Recipe, ...]:
         chosen[id(value)] = Recipe(value, given, seconds, size)
         pinned |= {id(g) for g in given}
         has_x = has_x or reads_x
-    return tuple(chosen.values())
+    price = TRAFFIC_FOR_A_BYTE / regime.machine.bytes
+    gained = sum(r.bytes * price - r.seconds for r in chosen.values())
+    return tuple(chosen.values()) if gained > PASS_SECONDS else ()
 
 
 def _closure(value: Low, kept: Mapping[int, Low], dropped: Mapping[int, Recipe]

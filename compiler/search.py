@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from padp.compiler.costs import Cost, cost, count, saved, speed, storage
+from padp.compiler.costs import Cost, copies, cost, count, saved, speed, storage
 from padp.compiler.low import LEAVES, VIEWS, Low, Table, constant, live, source
 
 
@@ -36,7 +36,7 @@ MACHINES = {m.name: m for m in (CPU, CUDA)}
 
 TRAFFIC_FOR_A_BYTE = 16.0
 """What it is worth not to keep a byte (for backward, or beside W): as much time as moving this many bytes."""
-ATTACH_SHARE = 1.0e-3
+ATTACH_SHARE = 1.0e-6
 """What the work of the attach stage counts: it is done once."""
 STEP_SHARE = 1.0 / 32
 """What the step stage counts in eval, where its results are kept from call to call."""
@@ -131,7 +131,7 @@ class Estimate:
             return 0.0
         anew = r.train or low.stage == 2 or self.made_anew(low)
         share = ATTACH_SHARE if low.stage == 0 else 1.0 if anew else STEP_SHARE
-        if low.prim in VIEWS or low.prim in ("detach", "getitem"):
+        if (low.prim in VIEWS and not copies(low)) or low.prim in ("detach", "getitem"):
             return share * 0.3 * r.machine.call
         return share * seconds_of(cost(low, r.tokens), low, r)
 

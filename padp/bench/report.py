@@ -20,7 +20,7 @@ from padp.bench.methods import HAND, OURS, PEFT, RIVALS
 
 HEAVY = ("BOFT", "HRA")
 """The two methods whose published form is so slow that they alone would make a good mean."""
-LEAST_BYTES = 1024
+LEAST_BYTES = 1 << 16
 """What is kept for backward counts as at least this much in a ratio: keeping nothing is not infinitely better."""
 MIB = 1024 * 1024
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import padp
+from padp.compiler import recompute
 
 PROGRAMS: dict[str, tuple[str, dict[str, Any]]] = {
     "vera": ("vera", {"r": 24}), "randlora": ("randlora", {"r": 8}), "hra": ("hra", {"r": 6}),
@@ -25,6 +26,13 @@ s ∈ ℝ^n: learned, init = 1
 y ← (W + B @ tanh(A)) @ (s ⊙ tanh(x))
 """, {}),
 }
+
+
+@pytest.fixture(autouse=True)
+def every_byte_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the small sizes of these tests dropping would not pay for the watching."""
+    monkeypatch.setattr(recompute, "PASS_SECONDS", 0.0)
+    monkeypatch.setattr(recompute, "SMALLEST", 4096)
 
 
 def layer_of(name: str, size: int = 256, dtype: torch.dtype = torch.double) -> Any:
