@@ -25,6 +25,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from padp.compiler.module import AdapterModule
 from padp.dsl.diagnostics import PadpError
 
 Call: TypeAlias = Callable[[nn.Module, Tensor], Tensor]
@@ -168,6 +169,8 @@ def measure(contest: Contest, place: Place, tokens: Sequence[int], how: How) -> 
         runs = {name: cast(nn.Module, torch.compile(module)) if how.compiled else module
                 for name, module in modules.items()}
         steps = in_turn({name: step_of(run.train(), x, place.call) for name, run in runs.items()}, how)
+        for part in (p for module in modules.values() for p in module.modules() if isinstance(p, AdapterModule)):
+            part.expect("one" if t == 1 else "many")  # one token is decoding: padp.decoding(model)
         evaluations = in_turn({name: evaluation_of(run.eval(), x, place.call) for name, run in runs.items()}, how)
         found += [replace(one, step=steps[maker].seconds, evaluation=evaluations[maker].seconds,
                           frozen_step=steps[FROZEN].seconds, frozen_evaluation=evaluations[FROZEN].seconds,
