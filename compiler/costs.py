@@ -65,7 +65,7 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One operation. ``keeps``: which inputs ("0", "1", … when another's gradient needs it) and whether the result."""
+    """One operation: what it costs at given sizes, and ``keeps``: which inputs, or the result, its gradients read."""
 
     cost: Callable[[Sizes], Cost]
     keeps: Callable[[Low], Sequence[Low]]
