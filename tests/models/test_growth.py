@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
+import gc
 import itertools
 import sys
 from collections.abc import Callable
 from functools import lru_cache
-from time import process_time
 from typing import Any, cast
 
 import pytest
@@ -21,18 +21,21 @@ from padp.models.walk import sites
 
 
 def calls(work: Callable[[], object]) -> int:
-    """How many Python functions were called."""
+    """How many Python functions were called; the collector's own calls, which come when it likes, are kept out."""
     count = 0
 
     def seen(frame: object, event: str, argument: object) -> None:
         nonlocal count
         count += event == "call"
 
+    gc.collect()
+    gc.disable()
     sys.setprofile(seen)
     try:
         work()
     finally:
         sys.setprofile(None)
+        gc.enable()
     return count
 
 
@@ -94,17 +97,16 @@ def test_equal_shapes_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(made) == 4  # the shape of twenty, one of them of another rank; a wider one; one without a bias
 
 
-def test_a_seven_billion_model_in_a_second() -> None:
+def test_a_seven_billion_model_takes_little_for_a_layer() -> None:
+    """224 layers of three shapes, 193,000 calls: a fifth of a second, most of it under the profiler."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     with torch.device("meta"):
         model = cast(nn.Module, LlamaForCausalLM(LlamaConfig()))
     adapter = padp.compile("lora")
-    started = process_time()
-    pm.attach(model, adapter)
-    took = process_time() - started
+    count = calls(lambda: pm.attach(model, adapter))
     assert len(sites(model)) == 224 and pm.summary(model).learned == 19_988_480
-    assert took < 1.0, f"{took:.2f} s"
+    assert count < 2_000 * 224
 
 
 # ---------------------------------------------------------------- compiling
