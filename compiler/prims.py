@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from padp.compiler import kernels, rounds
 from padp.compiler.blocks import each_block
 from padp.compiler.circulants import circulant_grid
+from padp.compiler.products import plain, plus_product, product
 from padp.compiler.rounds import Key, schedule
 from padp.compiler.sparse import sparse_apply
 from padp.compiler.spectral import spectral_apply
@@ -40,7 +41,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
 def linear(v: Tensor, m: Tensor) -> Tensor:
     """Each vector of v times m: v mᵀ."""
-    return F.linear(v, m) if v.dtype == m.dtype else F.linear(v, m.to(v.dtype))
+    return product(v, m if v.dtype == m.dtype else m.to(v.dtype))
 
 
 def linear_each(v: Tensor, m: Tensor) -> Tensor:
@@ -257,24 +258,23 @@ def addcmul(a: Tensor, b: Tensor, c: Tensor, sign: int = 1) -> Tensor:
 def add_linear(a: Tensor, v: Tensor, m: Tensor, factor: float) -> Tensor:
     """a + factor · v mᵀ, the product adding to a as it goes; with mixed precisions one after the other."""
     if a.dtype == v.dtype == m.dtype and v.dim() > 1 and autocast_dtype(a) is None:
-        rows = a.reshape(-1, a.shape[-1])
-        return torch.addmm(rows, v.reshape(-1, v.shape[-1]), m.mT, alpha=factor).reshape(a.shape)
+        return plus_product(a, v, m, factor)
     product = linear(v, m)
     return a + (product if factor == 1 else product * factor)
 
 
 def call_base(base: nn.Module, v: Tensor, x: Tensor) -> Tensor:
     """The base layer's own forward, in the precision of the model."""
-    out: Tensor = base(v.to(x.dtype))
+    v = v.to(x.dtype)
+    out: Tensor = product(v, base.weight, base.bias) if plain(base) else base(v)
     return out
 
 
 def call_base_without_bias(base: nn.Module, v: Tensor, x: Tensor) -> Tensor:
     """W v: a plain linear layer without its bias, any other layer's output minus its bias."""
     v = v.to(x.dtype)
-    hooked = base._forward_hooks or base._forward_pre_hooks  # pyright: ignore[reportPrivateUsage]
-    if type(base) is nn.Linear and not hooked:
-        return F.linear(v, base.weight)
+    if plain(base):
+        return product(v, base.weight)
     bias = base.bias
     out: Tensor = base(v)
     return out - bias if isinstance(bias, Tensor) else out

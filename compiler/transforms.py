@@ -15,6 +15,8 @@ from torch.autograd import forward_ad
 _PEEK: Callable[[], object] | None = getattr(getattr(getattr(torch, "_C", None), "_functorch", None),
                                              "peek_interpreter_stack", None)
 """What torch.func is doing now, or None; torch has no public name for it."""
+_MODES: Callable[[], int] | None = getattr(getattr(torch, "_C", None), "_len_torch_dispatch_stack", None)
+"""How many dispatch modes there are now; torch has no public name for it."""
 _TRACED: Callable[[], bool] = getattr(torch.jit, "is_tracing", lambda: False)
 
 
@@ -22,6 +24,11 @@ def looked_into() -> bool:
     """True under torch.compile, export, jit.trace, vmap, torch.func.grad and forward-mode differentiation."""
     return torch.compiler.is_compiling() or _TRACED() or (_PEEK is not None and _PEEK() is not None) \
         or getattr(forward_ad, "_current_level", -1) >= 0
+
+
+def dispatched() -> bool:
+    """True inside a mode that sees every operation: FLOP counters, fake tensors, loggers."""
+    return _MODES is not None and _MODES() > 0
 
 
 def autocast_dtype(t: Tensor) -> torch.dtype | None:
