@@ -17,7 +17,7 @@ from padp.compiler.dims import product
 from padp.compiler.grids import apply_assemble, apply_kron
 from padp.compiler.ir import Axis, Node, Type
 from padp.compiler.low import Low
-from padp.compiler.planner import Application, Planner, applies_weight, batch_of, hadamard_factors
+from padp.compiler.planner import Application, Planner, batch_of, hadamard_factors, plain_number
 from padp.compiler.rotating import rotations
 from padp.compiler.taking import taken
 from padp.compiler.values import joined, sum_axis
@@ -65,10 +65,37 @@ def _apply_add(p: Planner, m: Node, v: Low) -> Low | None:
         else:
             total = p.elementwise("add" if sign == 1 else "sub", Type(low.type.item, *batch_of(total, low)), total, low)
     assert total is not None
-    if any(applies_weight(t) for t in m.args):
+    if any(p.keeps_base(t) for t in m.args):
         return total
-    return p.either("a sum of matrices on vectors", [("each term on the vectors", total),
-                                                     ("the sum built, then applied", p.apply_dense(m, v))], v)
+    ways = [("each term on the vectors", total), ("the sum built, then applied", p.apply_dense(m, v))]
+    by_factors = _sum_with_a_product(p, m, v)
+    if by_factors is not None:
+        ways.append(("the sum built, then applied; gradients of the factors through the vectors", by_factors))
+    return p.either("a sum of matrices on vectors", ways, v)
+
+
+def _sum_with_a_product(p: Planner, m: Node, v: Low) -> Low | None:
+    """(A + c L R) v with the sum built once: backward never makes the sum's own gradient, which is as large."""
+    if len(m.args) != 2 or m.type.batch or v.type.batch or "T" not in v.lead or not v.grad:
+        return None
+    for a, term in (m.args, m.args[::-1]):
+        factor: Any = 1
+        while term.op == "scale" and term.args[0].op == "const":
+            factor, term = factor * term.args[0].value, term.args[1]
+        if term.op == "sumloop":
+            term = joined(p, term.args[0], term.attrs[0]) or term
+        if term.op != "prod" or term.type.batch or p.of_tokens(m):
+            continue
+        inner = [f.type.item[1] for f in term.args[:-1]]
+        cut = 1 + min(range(len(inner)), key=lambda i: inner[i])
+        first, left, right = p.value(a), p.dense(term.args[:cut]), p.dense(term.args[cut:])
+        if first.grad or not (left.grad or right.grad):
+            continue
+        still = [p.view("detach", x, (), x.type) if x.grad else x for x in (left, right)]
+        built = p.elementwise("add", first.type, first, p.number(p.matmul(*still), factor))
+        return p.make("sum_applied", (v, built, first, left, right, plain_number(factor)), Type(m.type.item[:1]),
+                      v.lead)
+    return None
 
 
 def _apply_prod(p: Planner, m: Node, v: Low) -> Low | None:
@@ -239,6 +266,8 @@ def _apply_sumloop(p: Planner, m: Node, v: Low) -> Low | None:
         if inner.type.batch == (axis.size,) and inner.type.loops == (axis,):
             flat = p.make("flatten", (inner, -2, -1), Type((right.type.item[0],)), inner.lead)
             ways.append(("all terms side by side, factor after factor", p.times_vectors(p.value(left), flat)))
+            each = p.apply(left.args[0], inner)
+            ways.append(("term by term, added up", sum_axis(p, each, axis, p.result_type(m, v))))
         return p.either("a sum of products over an index, on vectors", ways, v)
     low = p.apply(a, v)
     return sum_axis(p, low, axis, Type(low.type.item, low.type.family,

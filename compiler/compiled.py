@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from padp.compiler import build as b
 from padp.compiler import lower
 from padp.compiler.attention import attention_maps
-from padp.compiler.decompositions import around_base
+from padp.compiler.costs import cost, count
+from padp.compiler.decompositions import around_base, by_parts
 from padp.compiler.elaborate import elaborate
 from padp.compiler.emit import Stage, emit, step_values
 from padp.compiler.fusing import fused
@@ -33,10 +34,18 @@ from padp.compiler.terms import Let, Method, Var
 from padp.dsl.diagnostics import PadpError, refuse
 from padp.dsl.spellings import python_name
 
+WORTH_PLANNING = 1 << 16
+"""Numbers in W from which on other plans for plain base layers are looked for."""
+CLEARLY = 0.95
+"""A plan is another one's rival when it takes less than this share of its time."""
 SMALL = 8192
 """Tensors of fewer numbers may always be stored, however small W is."""
 TOKENS = 1024
 """The number of tokens that a plan is made for when nobody says another."""
+
+
+Planned: TypeAlias = "tuple[tuple[Low, ...], tuple[Decision, ...]]"
+"""The roots of a plan and how it was chosen."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +102,14 @@ class Compiled:
     has_bias: bool
     roles: tuple[tuple[str, bool], ...] = ()
     joint: bool = False
+    on_plain: Compiled | None = None
+    """The same with other plans, for a base layer that is nothing but a product; None where they would not be faster.
+    """
+
+    @property
+    def usual(self) -> Compiled:
+        """What runs on an ordinary base layer."""
+        return self.on_plain or self
 
     @property
     def additive(self) -> bool:
@@ -105,8 +122,9 @@ class Compiled:
 
     def ready(self) -> None:
         """Build what torch.compile may enter first."""
-        self.train.ready()
-        self.many.whole.ready()
+        for each in (self, self.usual):
+            each.train.ready()
+            each.many.whole.ready()
 
     def evaluation(self, tokens: str) -> Evaluation:
         """The plan for a token class: "many" or "one"."""
@@ -174,9 +192,9 @@ def _compile(k: _Key) -> Compiled:
     total = typed.output
     if method.site == "linear" and has_bias and not typed.mentions_bias:
         total = b.add(typed.graph, total, typed.graph.node("bias", (), ("bias",), total.type))
-    simple = planner.rules(total)
+    literal = simple = planner.rules(total)
     if weight is not None:
-        simple = around_base(planner.rules, simple, weight)
+        simple = around_base(planner.rules, literal, weight)
     try:
         output = planner.per_token(planner.value(simple))
         delta = _delta(planner, simple)
@@ -186,11 +204,14 @@ def _compile(k: _Key) -> Compiled:
     many = replace(k.train, name="eval", train=False)
     one = replace(many, name="decode", tokens=1)
     trained, decisions = _settled(planner, k.train, output)
-    settled = {r.name: _settled(planner, r, output) for r in (many, one)}
+    settled = {r: _settled(planner, r, output) for r in (many, one)}
+    inside = {} if weight is None else _inside(planner, literal, weight, {
+        k.train: trained, **{r: outputs for r, (outputs, _) in settled.items()}})
     plain_delta = None if delta is None else _settled(planner, k.train, delta)[0]
     plain_penalty = None if penalty is None else _settled(planner, k.train, penalty)[0]
     others = [r for found in (plain_delta, plain_penalty) if found is not None for r in found]
-    kept = tuple(kept_values(*trained, *(r for outputs, _ in settled.values() for r in outputs), *others))
+    kept = tuple(kept_values(*trained, *(r for outputs, _ in (*settled.values(), *inside.values()) for r in outputs),
+                             *others))
     shared = frozenset(p.name for p in method.parameters if p.shared)
     labels = {s.value.span: python_name(s.names[0]) for s in method.body if isinstance(s, Let) and len(s.names) == 1}
 
@@ -205,13 +226,53 @@ def _compile(k: _Key) -> Compiled:
         roots = None if why is not None else _merged(planner, simple, has_bias)
         return stage(roots) if roots is not None and _from_kept(roots, kept) else None
 
-    return Compiled(
+    made = Compiled(
         method=method, typed=typed, parameters=typed.parameters, names=names, kept=kept, regime=k.train,
         train=train, lean=_lean(recipes(trained, k.train), trained, stage),
-        many=_evaluation(many, *settled["eval"], stage, train), one=_evaluation(one, *settled["decode"], stage, train),
+        many=_evaluation(many, *settled[many], stage, train), one=_evaluation(one, *settled[one], stage, train),
         delta=None if plain_delta is None else stage(plain_delta), merging=merging,
         penalty=None if plain_penalty is None else stage(plain_penalty), planner=planner, outputs=trained,
         decisions=decisions, why_not_mergeable=why, needs_weight=_reads_weight(trained[0]), has_bias=has_bias)
+    return replace(made, on_plain=_on_plain(made, inside, stage)) if inside else made
+
+
+def _on_plain(made: Compiled, inside: Mapping[Regime, Planned], stage: Callable[..., Stage]) -> Compiled:
+    """The same with the plans of ``inside``, and the old ones for the other regimes."""
+    trained, decisions = inside.get(made.regime, (made.outputs, made.decisions))
+    train = made.train if trained is made.outputs else stage(trained)
+    many, one = (_evaluation(e.regime, *inside[e.regime], stage, train) if e.regime in inside else e
+                 for e in (made.many, made.one))
+    return replace(made, train=train, lean=_lean(recipes(trained, made.regime), trained, stage), many=many, one=one,
+                   outputs=trained, decisions=decisions)
+
+
+def _inside(planner: Planner, literal: Node, weight: Node, around: Mapping[Regime, tuple[Low, ...]]
+            ) -> dict[Regime, Planned]:
+    """Plans in which W is a matrix like any other, for the regimes in which they are clearly cheaper than ``around``.
+
+    Only where the program has products as large as the base layer's own is there anything to win.
+    """
+    ((first, outputs), *_) = around.items()
+    size = float(count(weight.type.item))
+    own = sum(float(cost(low, first.tokens).product) for low in order(*outputs)
+              if low.stage == 2 and low.prim not in ("base", "base_without_bias"))
+    if own < first.tokens * size or size < WORTH_PLANNING:
+        return {}
+    free = planner.without_base()
+    ways = [("with W itself", free.per_token(free.value(literal)))]
+    parts = by_parts(planner.rules, literal, weight)
+    if parts is not None:
+        ways.append(("with the parts of its decomposition", free.per_token(free.value(parts))))
+    output = free.either("a base layer that is nothing but a product", ways)
+    found: dict[Regime, Planned] = {}
+    for regime, old in around.items():
+        e = Estimate(regime, {})
+        planned = _settled(planner, regime, output)
+        stored, seconds = e.total(*planned[0])
+        stored_before, seconds_before = e.total(*old)
+        if stored <= stored_before and seconds < CLEARLY * seconds_before:
+            found[regime] = planned
+    return found
 
 
 def _settled(planner: Planner, regime: Regime, *roots: Low) -> tuple[tuple[Low, ...], tuple[Decision, ...]]:

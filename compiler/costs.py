@@ -202,6 +202,11 @@ def _keeps_addmm(low: Low) -> Sequence[Low]:
     return [one for one, other in ((v, m), (m, v)) if other.grad]
 
 
+def _keeps_sum_applied(low: Low) -> Sequence[Low]:
+    """v for the factors' gradients; the sum for v's; all parts for gradients of gradients."""
+    return _inputs(low)[:5]
+
+
 def _keeps_sparse(low: Low) -> Sequence[Low]:
     """S v: the vectors for the entries' gradient, the entries for the vectors'."""
     c, v = low.args[0], low.args[2]
@@ -291,6 +296,16 @@ def _addmm(s: Sizes) -> Cost:
     needed = sum(1 for k in (1, 2) if s.needs[k])
     moved = 2 * s.made + s.all_read
     return Cost(product=work, moved=moved, product_back=needed * work, moved_back=needed * (s.made + s.read(1)))
+
+
+def _sum_applied(s: Sizes) -> Cost:
+    """v Sᵀ; backward v's gradient by S, those of S's factors l and r through the tokens."""
+    k = s.ins[3][-1]
+    work = 2 * s.made * s.ins[0][-1]
+    each = 2 * (s.made + s.read(0)) * k
+    back = (work if s.needs[0] else 0) + sum(each for j in (3, 4) if s.needs[j])
+    moved = s.made + s.read(0) + s.read(1)
+    return Cost(product=work, moved=moved, product_back=back, moved_back=sum(s.needs) * moved)
 
 
 def _turned_slice(s: Sizes) -> Cost:
@@ -457,6 +472,7 @@ ENTRIES: Mapping[str, Entry] = {
     "matvec": Entry(_product(0, 1), _keeps_other), "mv": Entry(_matvec, _keeps_other),
     "turned_slice": Entry(_turned_slice, _keeps_other),
     "add_linear": Entry(_addmm, _keeps_addmm),
+    "sum_applied": Entry(_sum_applied, _keeps_sum_applied),
     "base": Entry(_base, _keeps_nothing), "base_without_bias": Entry(_base, _keeps_nothing),
     "rowdot": Entry(_inner, _keeps_other), "dot": Entry(_inner, _keeps_other),
     # entry by entry

@@ -2,6 +2,7 @@
 
     svd_part(node, 0)               which triples of which svd a factor holds
     around_base(s, root, W)         U M Vᵀ = W + U (M − diag(Σ)) Vᵀ
+    by_parts(s, root, W)            W = U diag(Σ) Vᵀ, the other way round: W itself is not read any more
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 
 import sympy as sp
 
+from padp.compiler import build as b
 from padp.compiler.dims import lower, same
 from padp.compiler.ir import Node, Type, walk
 from padp.compiler.rewriting import Rewriting
@@ -54,6 +56,28 @@ def around_base(s: Rewriting, root: Node, weight: Node) -> Node:
         args = tuple(done[id(a)] for a in node.args)
         new = s.make(node, args) if args != node.args else node
         done[id(node)] = _through_svd(s, new, weight) if new.op == "prod" else new
+    return done[id(root)]
+
+
+def by_parts(s: Rewriting, root: Node, weight: Node) -> Node | None:
+    """W = U diag(Σ) Vᵀ wherever W is a factor or a term, in a program that has the whole decomposition of W at hand.
+
+    W x + U C Vᵀ x becomes U (diag(Σ) + C) Vᵀ x: two large products in the place of three.
+    """
+    whole = [n for n in walk(root) if n.op == "svd" and n.args[0] is weight
+             and same(n.attrs[0], lower(sp.Min(*weight.type.item)))]
+    if not whole:
+        return None
+    (q,), (m, n) = whole[0].attrs[:1], weight.type.item
+    types = (Type((m, q)), Type((q,)), Type((q, n)))
+    left, values, right = (s.g.node("out", (whole[0],), (k,), t) for k, t in enumerate(types))
+    parts = b.prod(s.g, left, s.diag(values), right)  # a rule would make W of it again
+    done: dict[int, Node] = {id(weight): parts, id(whole[0]): whole[0]}
+    for node in walk(root):
+        if id(node) not in done:
+            s.g.span = node.span
+            args = tuple(done[id(a)] for a in node.args)
+            done[id(node)] = s.make(node, args) if args != node.args else node
     return done[id(root)]
 
 

@@ -161,7 +161,9 @@ def _graph(roots: Sequence[Low], source: Source, names: Mapping[str, str], kept:
     for low in needed:
         if id(low) in nodes:
             if low.prim == "param" and low.args[0] in shared and id(low) not in outside and id(low) not in stored:
-                nodes[id(low)] = graph.call_function(read, (nodes[id(low)], tuple(int(d) for d in low.type.shape)))
+                narrow = graph.call_function(read, (nodes[id(low)], tuple(int(d) for d in low.type.shape)))
+                narrow.meta["stack_trace"] = trace(source, low)
+                nodes[id(low)] = narrow
             continue
         if low.prim == "input":
             nodes[id(low)] = compute

@@ -1,8 +1,10 @@
 """Neighbouring operations that one call does: fewer passes over what each token has.
 
+    v Mᵀ + b     = linear(v, M, b)          for a vector b, the same for all v
     a + v Mᵀ     = add_linear(a, v, M)      the product adds to a as it goes
     a + c v Mᵀ   = add_linear(a, v, M, c)   for a number c
     a ± b ⊙ c    = addcmul(a, b, c, ±1)
+    A + c L R    = add_linear(A, L, Rᵀ, c)  for large matrices
 
 Only where the inner result is read nowhere else: what is shared is still made once.
 """
@@ -12,7 +14,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from padp.compiler.costs import count
+from padp.compiler.ir import Type
 from padp.compiler.low import Low, Table, order
+
+LARGE = 1 << 16
+"""Numbers from which on a matrix is large."""
+_WITHOUT_BIAS = {"linear": 2, "sum_applied": 6}
+"""Products that can take a bias, with their number of arguments without."""
 
 
 def fused(table: Table, roots: Sequence[Low]) -> tuple[Low, ...]:
@@ -42,8 +51,10 @@ def fused(table: Table, roots: Sequence[Low]) -> tuple[Low, ...]:
 
 
 def _sum(table: Table, low: Low, readers: dict[int, int], done: dict[int, Low]) -> Low | None:
-    """a ± (a product that nobody else reads), where it pays: where there is one for each token."""
-    if len(low.args) != 2 or not all(isinstance(a, Low) for a in low.args) or "T" not in low.lead:
+    """a ± (a product that nobody else reads), where it pays: where there is one for each token, or a large one."""
+    if len(low.args) != 2 or not all(isinstance(a, Low) for a in low.args):
+        return None
+    if "T" not in low.lead and (low.type.rank != 2 or low.lead or low.type.batch or count(low.dims) < LARGE):
         return None
     first, second = low.args
     ways = [(first, second, -1 if low.prim == "sub" else 1)]
@@ -62,6 +73,19 @@ def _sum(table: Table, low: Low, readers: dict[int, int], done: dict[int, Low]) 
             table.span = inner.span
             v, m = (done[id(x)] for x in inner.args)
             return table.make("add_linear", (done[id(total)], v, m, factor), low.type, low.lead)
+        if single and inner.prim == "matmul" and "T" not in low.lead and total.dims == low.dims == inner.dims:
+            table.span = inner.span
+            left, right = (done[id(x)] for x in inner.args)
+            flipped = right.args[0] if right.prim == "mT" else \
+                table.make("mT", (right,), Type(right.type.item[::-1]), right.lead)
+            return table.make("add_linear", (done[id(total)], left, flipped, factor), low.type, low.lead)
+        if single and factor == 1 and len(inner.args) == _WITHOUT_BIAS.get(inner.prim) and inner.dims == low.dims \
+                and not total.lead and total.dims == low.type.item:
+            table.span = inner.span
+            args = (done[id(x)] if isinstance(x, Low) else x for x in inner.args)
+            return table.make(inner.prim, (*args, done[id(total)]), low.type, low.lead)
+        if "T" not in low.lead:
+            continue
         if readers[id(part)] == 1 and part.prim == "mul" and part.dims == low.dims and len(part.ins) == 2:
             table.span = part.span
             u, c = (done[id(x)] for x in part.args)

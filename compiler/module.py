@@ -25,6 +25,7 @@ from padp.compiler.freshness import Stamp, stamp
 from padp.compiler.ir import Node, depends
 from padp.compiler.low import order
 from padp.compiler.plans import Plan, plan_of
+from padp.compiler.products import plain
 from padp.compiler.recall import Recall, possible
 from padp.compiler.reference import Reference
 from padp.compiler.shared import SharedStore
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
 Weights = Tensor | Mapping[str, Tensor] | None
 Tokens = Literal["many", "one"]
 """How many tokens a call without gradients has: many (a prompt, a batch) or one (decoding). Plans differ."""
+
+
+_KEPT = ("_cache", "_cached", "_stamp")
+"""What a module remembers from call to call: no part of its copies."""
 
 
 class Tensors(Mapping[str, Tensor]):
@@ -81,6 +86,7 @@ class AdapterModule(nn.Module):
             raise refuse("E507", f"dropout = {dropout}", suggestion="a probability in [0, 1)")
         self._cache: list[Tensor] | None = None
         self.tokens: Tokens = "many"
+        self._cached: Stage | None = None
         self._stamp: Stamp | None = None
         compiled.ready()
         self._fill(weight, bias, dtype, device, seed, shared)
@@ -267,7 +273,7 @@ class AdapterModule(nn.Module):
 
     def forward(self, x: Tensor, base: nn.Module) -> Tensor:
         """y for x of any leading shape; the base layer is called inside, once."""
-        plan = self.compiled
+        plan = self._plan_on(base)
         if self.dropout and self.training:
             y = base(x)
             return cast(Tensor, y + self.added(x, base).to(y.dtype))
@@ -281,6 +287,14 @@ class AdapterModule(nn.Module):
             return cast(Tensor, plan.train.graph(x, base, self.training, *self.arguments(plan.train, base)))
         steps, token = self.steps(base), plan.evaluation(self.tokens).token
         return cast(Tensor, token.graph.forward(x, base, False, *self.arguments(token, base, steps)))
+
+    def _plan_on(self, base: nn.Module | None) -> Compiled:
+        """The plans for this base layer: a frozen one that is nothing but a product may have faster ones."""
+        other = self.compiled.on_plain
+        if other is None or base is None or not plain(base):
+            return self.compiled
+        weight = cast(Tensor, base.weight)
+        return self.compiled if weight.requires_grad or weight.dtype != self.like.dtype else other
 
     def _leanly(self, lean: Lean, x: Tensor, base: nn.Module) -> Tensor:
         """The training plan; what it drops, backward makes again, from the tensors that this pass read."""
@@ -299,13 +313,14 @@ class AdapterModule(nn.Module):
 
     def steps(self, base: nn.Module | None, weight: Weights = None) -> list[Tensor]:
         """The step stage, kept until something may have changed it."""
-        stage = self.compiled.evaluation(self.tokens).step
+        stage = self._plan_on(base).evaluation(self.tokens).step
         if stage is None:
             return []
         now = stamp(self._read_by(stage, base, weight), self.like)
-        if self._cache is None or now is None or now != self._stamp:
+        if self._cache is None or stage is not self._cached or now is None or now != self._stamp:
             made = stage.graph(self.like, base, False, *self.arguments(stage, base, weight=weight))
             self._cache, self._stamp = list(made) if isinstance(made, (tuple, list)) else [made], now
+            self._cached = stage
         return self._cache
 
     def _read_by(self, stage: Stage, base: nn.Module | None, weight: Weights) -> Iterator[Tensor | None]:
@@ -468,17 +483,17 @@ class AdapterModule(nn.Module):
         memo[id(self)] = twin
         for key, value in self.__dict__.items():
             twin.__dict__[key] = value if key in ("adapter", "compiled", "names") else \
-                None if key in ("_cache", "_stamp") else deepcopy(value, memo)
+                None if key in _KEPT else deepcopy(value, memo)
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickling: without the graphs, which are compiled again (pickling an fx graph re-traces it)."""
-        return {**{k: v for k, v in self.__dict__.items() if k not in ("compiled", "_cache", "_stamp")},
+        return {**{k: v for k, v in self.__dict__.items() if k not in ("compiled", *_KEPT)},
                 "has_bias": self.compiled.has_bias}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         has_bias = state.pop("has_bias")
-        nn.Module.__setstate__(self, {**state, "_cache": None, "_stamp": None})
+        nn.Module.__setstate__(self, {**state, **dict.fromkeys(_KEPT)})
         self.compiled, _ = self.adapter.compiled(self.sizes, self.variant, self.hyper, has_bias)
         self.compiled.ready()
         self.expect(self.tokens)
@@ -492,18 +507,18 @@ class AdapterModule(nn.Module):
 
     @property
     def graph(self) -> fx.GraphModule:
-        """The torch.fx graph of a training step."""
-        return self.compiled.train.graph
+        """The torch.fx graph of a training step on an ordinary base layer."""
+        return self.compiled.usual.train.graph
 
     @property
     def code(self) -> str:
         """The training step as readable torch code, with the source line above each statement."""
-        return printed(self.compiled.train)
+        return printed(self.compiled.usual.train)
 
     @property
     def plan(self) -> Plan:
         """The chosen operations with their costs."""
-        return plan_of(self.compiled)
+        return plan_of(self.compiled.usual)
 
     def extra_repr(self) -> str:
         hyper = ", ".join(f"{k}={v}" for k, v in {**self.hyper, **self.knobs}.items())

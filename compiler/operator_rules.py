@@ -203,6 +203,14 @@ def _zero_in_zero_out(s: Rewriting, node: Node, args: tuple[Node, ...]) -> Node:
     return s.g.node(node.op, args, node.attrs, node.type)
 
 
+def _scatter(s: Rewriting, node: Node, args: tuple[Node, ...]) -> Node:
+    """scatter(c, band(q, 0)) = diag(c);  scatter(0, Ω) = 0."""
+    c, places = args
+    if places.op == "band" and same(places.attrs[1], 0) and all(same(places.attrs[0], n) for n in node.type.item):
+        return s.diag(c)
+    return _zero_in_zero_out(s, node, args)
+
+
 def _kron(s: Rewriting, node: Node, args: tuple[Node, ...]) -> Node:
     """I ⊗ I = I;  0 ⊗ A = 0."""
     if any(b.is_zero(a) for a in args):
@@ -216,7 +224,7 @@ BY_OPERATOR: dict[str, Callable[[Rewriting, Node, tuple[Node, ...]], Node]] = {
     "div": _div, "pow": _pow, "point": _point, "skew": _skew, "blkdiag": _blkdiag, "put": _put, "fold": _fold,
     "cat": _cat, "take": _take, "stack": _stack, "view": _view, "sumsq": _sumsq, "detach": _detach, "kron": _kron,
     "lying": lambda s, n, a: a[0],
-    "reshape": _view, "scatter": _zero_in_zero_out, "ifft2": _zero_in_zero_out,
+    "reshape": _view, "scatter": _scatter, "ifft2": _zero_in_zero_out,
     "Re": _zero_in_zero_out, "circulant": _zero_in_zero_out, "tile": _zero_in_zero_out, "repeat": _zero_in_zero_out,
     "outer": _zero_in_zero_out, "reduce": _zero_in_zero_out, "assemble": assembled, "vec": _zero_in_zero_out,
 }

@@ -49,6 +49,16 @@ class Planner:
         self._kept: list[Any] = []
         self._known: dict[int, Numbers | None] = {}
 
+    def without_base(self) -> Planner:
+        """A planner to which W is a matrix like any other; what both make of equal parts is the same value."""
+        made = Planner(self.g, None, self._value_of, self._apply_of, self.regime, has_bias=False)
+        made.table, made.estimate, made.rules = self.table, self.estimate, self.rules
+        return made
+
+    def keeps_base(self, node: Node) -> bool:
+        """Whether applying this matrix is the base layer's own product."""
+        return self.weight is not None and applies_weight(node)
+
     # ------------------------------------------------------------ making operations
 
     def make(self, prim: str, args: Sequence[Any], type_: Type, lead: tuple[Any, ...] = (), **more: Any) -> Low:
@@ -232,9 +242,7 @@ class Planner:
             ends[end - 1].append((f"factor {end} last, on the vectors", self.apply(factors[end - 1], so_far)))
             for start in range(end - 2, -1, -1):
                 piece = factors[start:end]
-                if piece[0].op == "weight" and "T" in v.lead and self.on_tokens:
-                    break  # W on tokens stays the base layer's product
-                if any(applies_weight(f) for f in piece) and "T" in v.lead:
+                if "T" in v.lead and any(self.keeps_base(f) for f in piece):
                     break
                 made = composed(self, piece, so_far) if composable(factors, start, end) else None
                 if made is not None:

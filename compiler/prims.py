@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from padp.compiler import kernels, rounds
 from padp.compiler.blocks import each_block
 from padp.compiler.circulants import circulant_grid
-from padp.compiler.products import plain, plus_product, product
+from padp.compiler.products import plain, plus_product, product, sum_applied
 from padp.compiler.rounds import Key, schedule
 from padp.compiler.sparse import sparse_apply
 from padp.compiler.spectral import spectral_apply
@@ -39,9 +39,9 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     return torch.matmul(a.to(b.dtype), b).to(wide)
 
 
-def linear(v: Tensor, m: Tensor) -> Tensor:
-    """Each vector of v times m: v mᵀ."""
-    return product(v, m if v.dtype == m.dtype else m.to(v.dtype))
+def linear(v: Tensor, m: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Each vector of v times m, and a bias: v mᵀ + bias."""
+    return product(v, m.to(v.dtype), None if bias is None else bias.to(v.dtype))
 
 
 def linear_each(v: Tensor, m: Tensor) -> Tensor:
@@ -374,7 +374,8 @@ PRIMS: dict[str, Callable[..., Any]] = {
     "linear_each": linear_each, "each": each, "matvec": matvec, "solve": solve, "solve_right": solve_right,
     "solve_vectors": solve_vectors, "sumsq": sumsq, "root": root, "rowdot": rowdot, "dot": dot, "wy": wy, "put": put,
     "sum": torch.sum, "mean": torch.mean, "amax": torch.amax, "amin": torch.amin, "addcmul": addcmul,
-    "add_linear": add_linear, "index_select": gather, "stack_parts": stack_parts, "permute_tail": permute_tail,
+    "add_linear": add_linear, "sum_applied": sum_applied, "index_select": gather, "stack_parts": stack_parts,
+    "permute_tail": permute_tail,
     "unit_rows": unit_rows, "unit_blocks": unit_blocks,
     "replace_slice": replace_slice, "turned_slice": turned_slice, "replace_entries": replace_entries,
     "i:given": given_index, "spectral_apply": spectral_apply, "cat": cat, "interleave": interleave,

@@ -1,6 +1,7 @@
 """A product of vectors with a matrix, v mᵀ + bias: which routine computes it, forward and backward.
 
-    product(v, m, bias)  = v mᵀ + bias        plus_product(a, v, m, c) = a + c v mᵀ
+    product(v, m, bias) = v mᵀ + bias        plus_product(a, v, m, c) = a + c v mᵀ
+    sum_applied(v, S, a, l, r, c) = v Sᵀ for S = a + c l r, gradients through l and r
 
 The values are torch's; only the routine is chosen, by sizes, precision and processor, so that one machine always does
 the same. On a CPU two things are slow in torch's own way, which asks MKL: float32 products on processors that are not
@@ -67,6 +68,18 @@ def plus_product(a: Tensor, v: Tensor, m: Tensor, factor: float) -> Tensor:
     return _added(a, v, m, factor)
 
 
+def sum_applied(v: Tensor, whole: Tensor, a: Tensor, left: Tensor, right: Tensor, factor: float,
+                bias: Tensor | None = None) -> Tensor:
+    """v wholeᵀ + bias for whole = a + factor · left right, a constant; left and right get their gradients themselves.
+
+    ∂r = c (g l)ᵀ v and ∂l = c gᵀ (v rᵀ), where differentiating the sum would first make gᵀ v, as large as ``whole``.
+    """
+    if looked_into() or autocast_dtype(v) is not None or not v.dtype == whole.dtype == left.dtype \
+            == right.dtype or v.dim() < 2:
+        return F.linear(v, (a + factor * (left @ right)).to(v.dtype), bias)
+    return cast(Tensor, _SumApplied.apply(v, whole, a, left, right, bias, factor))  # type: ignore[no-untyped-call]
+
+
 def plain(base: nn.Module) -> bool:
     """Whether calling this layer is nothing but a product: nn.Linear itself, with nothing hung on to it or put over it.
 
@@ -80,12 +93,13 @@ def plain(base: nn.Module) -> bool:
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _EVERYWHERE = tuple(getattr(nn.modules.module, f"_global{hooks}", {}) for hooks in _HOOKS)
 _PLAIN = (Tensor, nn.Parameter)
+_REAL = (torch.float32, torch.float64)
 
 
 def _choosable(v: Tensor, m: Tensor, third: Tensor | None) -> bool:
     """Whether there is a choice: a product of plain tensors on a CPU, large enough, that nobody looks into."""
     return v.numel() * m.shape[0] >= WORTH_CHOOSING and type(v) in _PLAIN and type(m) in _PLAIN \
-        and v.device.type == "cpu" == m.device.type and v.dtype == m.dtype and v.dtype in (torch.float32, torch.float64) \
+        and v.device.type == "cpu" == m.device.type and v.dtype == m.dtype and v.dtype in _REAL \
         and v.layout == m.layout == torch.strided and v.dim() > 1 \
         and (third is None or (type(third) in _PLAIN and third.dtype == v.dtype)) \
         and not looked_into() and not dispatched() and autocast_dtype(v) is None
@@ -93,7 +107,8 @@ def _choosable(v: Tensor, m: Tensor, third: Tensor | None) -> bool:
 
 def _by_onednn(v: Tensor, m: Tensor) -> bool:
     """Whether oneDNN is the faster one."""
-    if v.dtype != torch.float32 or not foreign_processor() or not torch.backends.mkldnn.enabled:
+    if v.dtype != torch.float32 or v.device.type != "cpu" or not foreign_processor() or dispatched() \
+            or not torch.backends.mkldnn.enabled:
         return False
     few = v.numel() < FEW * v.shape[-1]
     if few and m.stride(-1) != 1:
@@ -171,3 +186,34 @@ def _gradients(g: Tensor, v: Tensor | None, m: Tensor | None) -> tuple[Tensor | 
     if torch.is_grad_enabled():  # somebody differentiates this too
         return None if m is None else g @ m, None if v is None else _rows(g).mT @ _rows(v)
     return None if m is None else _made(g, m.mT, None), None if v is None else _gradient_of_matrix(g, v)
+
+
+class _SumApplied(torch.autograd.Function):
+    """v (a + c l r)ᵀ + bias; differentiable as often as wanted."""
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor, whole: Tensor, a: Tensor, left: Tensor, right: Tensor, bias: Tensor | None,
+                factor: float) -> Tensor:
+        ctx.save_for_backward(v, whole, a, left, right)
+        ctx.factor = factor
+        return _made(v, whole, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (g,) = grads
+        v, whole, a, left, right = ctx.saved_tensors
+        for_v, _, for_a, for_left, for_right, for_bias, _ = ctx.needs_input_grad
+        dv = da = dl = dr = None
+        if torch.is_grad_enabled():  # somebody differentiates this too
+            rows, by = _rows(g), _rows(v)
+            dv = g @ (a + ctx.factor * (left @ right)) if for_v else None
+            dl = rows.mT @ (by @ right.mT) if for_left else None
+            dr = (rows @ left).mT @ by if for_right else None
+        else:
+            dv = _made(g, whole.mT, None) if for_v else None
+            dl = _gradient_of_matrix(g, _made(v, right, None)) if for_left else None
+            dr = _gradient_of_matrix(_made(g, left.mT, None), v) if for_right else None
+        if for_a:
+            da = _rows(g).mT @ _rows(v)
+        dl, dr = (None if d is None else d * ctx.factor for d in (dl, dr))
+        return dv, None, da, dl, dr, _rows(g).sum(0) if for_bias else None, None

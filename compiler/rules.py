@@ -449,7 +449,8 @@ class Simplifier:
         values = self.g.const(1) if scalar is None else scalar
         c = self.make(b.stack(self.g, values, axis, "item"), (values,))
         shape = (u.args[0].type.item[1], v.args[0].type.item[0])
-        middle = self.g.node("scatter", (c, places), shape, Type(shape))
+        node = self.g.node("scatter", (c, places), shape, Type(shape))
+        middle = self.make(node, node.args)
         return self.prod((u.args[0], middle, v.args[0]))
 
 

@@ -130,7 +130,7 @@ class Estimate:
         if low.prim in LEAVES:
             return 0.0
         anew = r.train or low.stage == 2 or self.made_anew(low)
-        share = ATTACH_SHARE if low.stage == 0 else 1.0 if anew else STEP_SHARE
+        share = ATTACH_SHARE if low.stage == 0 and not live(low) else 1.0 if anew or low.stage == 0 else STEP_SHARE
         if (low.prim in VIEWS and not copies(low)) or low.prim in ("detach", "getitem"):
             return share * 0.3 * r.machine.call
         return share * seconds_of(cost(low, r.tokens), low, r)

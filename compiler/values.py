@@ -17,7 +17,6 @@ from padp.compiler.low import Low
 from padp.compiler.planner import (
     Planner,
     Value,
-    applies_weight,
     batch_of,
     hadamard_factors,
     low_rank,
@@ -109,7 +108,7 @@ def _thin_products(p: Planner, terms: list[Node]) -> tuple[list[Low], list[Node]
         matrix = b.prod(p.g, *core.args[:-1])
         for s in scalars:
             matrix = b.scale(p.g, s, matrix)
-        parts = None if any(applies_weight(f) or structured(f) for f in core.args[:-1]) else low_rank(p.g, matrix)
+        parts = None if any(p.keeps_base(f) or structured(f) for f in core.args[:-1]) else low_rank(p.g, matrix)
         if parts is not None:
             groups.setdefault(id(core.args[-1]), []).append((term, *parts))
     sums: list[Low] = []

@@ -35,7 +35,8 @@ def planned_for(method: Method, settings: Settings, sizes: Mapping[str, int], to
     knobs = {hyper.name for hyper in method.hyper if hyper.knob}
     values = {name: value for name, value in settings.hyper.items() if name not in knobs}
     compiled = compile_method(method, solve(method, sizes, settings.hyper), values, has_bias=False, tokens=tokens)
-    return Planned(compiled, plan_of(compiled), ", ".join(f"{k} = {v}" for k, v in {**sizes, **settings.hyper}.items()))
+    given = ", ".join(f"{k} = {v}" for k, v in {**sizes, **settings.hyper}.items())
+    return Planned(compiled, plan_of(compiled.usual), given)
 
 
 def as_json(planned: Planned) -> str:
@@ -61,4 +62,4 @@ def show_plan(out: Console, planned: Planned) -> None:
     out.print("\n".join(rest).strip("\n"), soft_wrap=True)
     out.print()
     out.print("code of a training step", style="bold")
-    out.print(printed(planned.compiled.train), soft_wrap=True)
+    out.print(printed(planned.compiled.usual.train), soft_wrap=True)

@@ -42,13 +42,13 @@ def layer_of(name: str, size: int = 256, dtype: torch.dtype = torch.double) -> A
         for p in layer.parameters():
             if p.requires_grad:
                 p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)).to(p))
-    assert layer.adapters["default"].compiled.lean is not None, "this program is meant to drop something"
+    assert layer.adapters["default"].compiled.usual.lean is not None, "this program is meant to drop something"
     return layer
 
 
 def plainly(layer: Any, x: Tensor) -> Tensor:
     module = layer.adapters["default"]
-    stage = module.compiled.train
+    stage = module.compiled.usual.train
     return stage.graph(x, layer.base, True, *module.arguments(stage, layer.base))  # type: ignore[no-any-return]
 
 
@@ -300,7 +300,7 @@ B ∈ ℝ^{m×r}: learned, init = kaiming
 s ∈ ℝ^n: learned, init = 1
 y ← (W + B @ A) @ (s ⊙ tanh(α · x))
 """)(nn.Linear(256, 256).double(), dtype=torch.double)
-    assert layer.adapters["default"].compiled.lean is not None
+    assert layer.adapters["default"].compiled.usual.lean is not None
     x = torch.randn(64, 256, dtype=torch.double, requires_grad=True)
     y = layer(x).sum()
     torch.autograd.grad(y, x, retain_graph=True)

@@ -43,6 +43,12 @@ def through(pattern: Callable[[Site], Node], becomes: Callable[[Site], Node] | N
     return Case(pattern, becomes, lambda site, node: decompositions.around_base(rules.Simplifier(site.g), node, site.W))
 
 
+def parted(pattern: Callable[[Site], Node], becomes: Callable[[Site], Node] | None) -> Case:
+    """A case of the rule that puts a whole decomposition in the place of W."""
+    return Case(pattern, becomes, lambda site, node: decompositions.by_parts(rules.Simplifier(site.g), node, site.W) or
+                node)
+
+
 def head(s: Site, k: int) -> Node:
     U, S, V = s.svd()
     return s.prod(s.cut(U, -1, 0, k), s.diag(s.cut(S, -1, 0, k)), s.cut(V, -2, 0, k))
@@ -60,6 +66,14 @@ def whole_svd(s: Site, rank: int | None = None) -> Node:
 
 def scattered(s: Site, places: Node, values: Node) -> Node:
     return s.g.node("scatter", (values, places), (M, N), Type((M, N)))
+
+
+PAIRS = Type((N, 2), kind="index")
+
+
+def diagonal(s: Site, rows: int = N) -> Node:
+    """v at the places of a band that is no wider than the diagonal."""
+    return s.g.node("scatter", (s.v(), s.g.node("band", (), (N, 0), PAIRS)), (rows, N), Type((rows, N)))
 
 
 def sparse_sum(s: Site, first: int, second: int, m: int = M) -> Node:
@@ -487,6 +501,12 @@ CASES: dict[str, list[Case]] = {
         stays(lambda s: b.outer(s.g, s.u(), s.zero(N))),
         stays(lambda s: b.reduce_(s.g, "max", s.A(), "row")),
     ],
+    "_scatter": [
+        fires(diagonal, lambda s: s.diag(s.v())),
+        fires(lambda s: s.g.node("scatter", (s.zero(N), s.g.node("band", (), (N, 0), PAIRS)), (N, N), Type((N, N))),
+              lambda s: s.zero(N, N)),
+        stays(lambda s: diagonal(s, N + 1)),
+    ],
     "_kron": [
         fires(lambda s: s.g.node("kron", (s.eye(R), s.eye(K)), (), Type((R * K, R * K))), lambda s: s.eye(R * K)),
         fires(lambda s: s.g.node("kron", (s.A(), s.zero(R, K)), (), Type((M * R, N * K))),
@@ -534,6 +554,12 @@ CASES: dict[str, list[Case]] = {
                 lambda s: s.prod(s.add(s.W, s.prod(
                     s.svd()[0], s.add(s.S(), s.times(-1, s.diag(s.svd()[1]))), s.svd()[2])), s.x())),
         through(lambda s: s.add(s.prod(s.svd()[0], s.S(), s.svd()[2], s.x()), s.prod(s.W, s.x())), None),
+    ],
+    "by_parts": [
+        parted(lambda s: s.prod(s.add(s.W, s.prod(s.svd()[0], s.S(), s.svd()[2])), s.x()),
+               lambda s: s.prod(s.svd()[0], s.add(s.diag(s.svd()[1]), s.S()), s.svd()[2], s.x())),
+        parted(lambda s: s.prod(s.add(s.W, s.prod(s.svd(2)[0], s.S(n=2), s.svd(2)[2])), s.x()), None),
+        parted(lambda s: s.prod(s.add(s.W, s.A()), s.x()), None),
     ],
     "_through_svd": [
         through(lambda s: s.prod(s.t(s.A()), s.svd()[0], s.S(), s.svd()[2]),
