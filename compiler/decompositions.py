@@ -71,13 +71,16 @@ def by_parts(s: Rewriting, root: Node, weight: Node) -> Node | None:
     (q,), (m, n) = whole[0].attrs[:1], weight.type.item
     types = (Type((m, q)), Type((q,)), Type((q, n)))
     left, values, right = (s.g.node("out", (whole[0],), (k,), t) for k, t in enumerate(types))
-    parts = b.prod(s.g, left, s.diag(values), right)  # a rule would make W of it again
+    parts = b.prod(s.g, left, s.diag(values), right)
     done: dict[int, Node] = {id(weight): parts, id(whole[0]): whole[0]}
     for node in walk(root):
         if id(node) not in done:
             s.g.span = node.span
             args = tuple(done[id(a)] for a in node.args)
-            done[id(node)] = s.make(node, args) if args != node.args else node
+            if node.op == "prod" and weight in node.args:  # not by the rules, which would make W of its parts again
+                done[id(node)] = b.prod(s.g, *(f for a in args for f in (a.args if a is parts else (a,))))
+            else:
+                done[id(node)] = s.make(node, args) if args != node.args else node
     return done[id(root)]
 
 

@@ -273,7 +273,7 @@ class AdapterModule(nn.Module):
 
     def forward(self, x: Tensor, base: nn.Module) -> Tensor:
         """y for x of any leading shape; the base layer is called inside, once."""
-        plan = self._plan_on(base)
+        plan = self.plans_on(base)
         if self.dropout and self.training:
             y = base(x)
             return cast(Tensor, y + self.added(x, base).to(y.dtype))
@@ -288,7 +288,7 @@ class AdapterModule(nn.Module):
         steps, token = self.steps(base), plan.evaluation(self.tokens).token
         return cast(Tensor, token.graph.forward(x, base, False, *self.arguments(token, base, steps)))
 
-    def _plan_on(self, base: nn.Module | None) -> Compiled:
+    def plans_on(self, base: nn.Module | None) -> Compiled:
         """The plans for this base layer: a frozen one that is nothing but a product may have faster ones."""
         other = self.compiled.on_plain
         if other is None or base is None or not plain(base):
@@ -313,7 +313,7 @@ class AdapterModule(nn.Module):
 
     def steps(self, base: nn.Module | None, weight: Weights = None) -> list[Tensor]:
         """The step stage, kept until something may have changed it."""
-        stage = self._plan_on(base).evaluation(self.tokens).step
+        stage = self.plans_on(base).evaluation(self.tokens).step
         if stage is None:
             return []
         now = stamp(self._read_by(stage, base, weight), self.like)

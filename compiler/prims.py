@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -266,7 +266,9 @@ def add_linear(a: Tensor, v: Tensor, m: Tensor, factor: float) -> Tensor:
 def call_base(base: nn.Module, v: Tensor, x: Tensor) -> Tensor:
     """The base layer's own forward, in the precision of the model."""
     v = v.to(x.dtype)
-    out: Tensor = product(v, base.weight, base.bias) if plain(base) else base(v)
+    if plain(base):
+        return product(v, cast(Tensor, base.weight), cast("Tensor | None", base.bias))
+    out: Tensor = base(v)
     return out
 
 
@@ -274,7 +276,7 @@ def call_base_without_bias(base: nn.Module, v: Tensor, x: Tensor) -> Tensor:
     """W v: a plain linear layer without its bias, any other layer's output minus its bias."""
     v = v.to(x.dtype)
     if plain(base):
-        return product(v, base.weight)
+        return product(v, cast(Tensor, base.weight))
     bias = base.bias
     out: Tensor = base(v)
     return out - bias if isinstance(bias, Tensor) else out

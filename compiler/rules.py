@@ -102,17 +102,17 @@ class Simplifier:
                 d, q = terms[y]
                 if p.op != "prod" or q.op != "prod" or p.args[0] is not q.args[0]:
                     continue
-                both = p.args[-1] is q.args[-1]
-                if not both and p.args[0].op != "weight":
+                most = min(len(p.args), len(q.args)) - 1
+                same_end = next((k for k in range(most) if p.args[-1 - k] is not q.args[-1 - k]), most)
+                if not same_end and p.args[0].op != "weight":
                     continue
-                end = -1 if both else None
+                end = -same_end or None
                 left = self._middle(p.args[1:end], p.args[0].type.item[1])
                 right = self._middle(q.args[1:end], p.args[0].type.item[1])
                 if left.type.rank != right.type.rank or not b.fits(left.type.item, right.type.item):
                     continue
                 inner = self.add([self.scale(self.g.const(c), left), self.scale(self.g.const(d), right)], left.type)
-                tail = (p.args[-1],) if both else ()
-                whole = self.prod((p.args[0], inner, *tail))
+                whole = self.prod((p.args[0], inner, *(p.args[end:] if end else ())))
                 rest = [t for k, t in enumerate(terms) if k not in (x, y)]
                 out: list[tuple[Any, Node]] = []
                 self._spread(1, whole, out)

@@ -48,7 +48,7 @@ def layer_of(name: str, size: int = 256, dtype: torch.dtype = torch.double) -> A
 
 def plainly(layer: Any, x: Tensor) -> Tensor:
     module = layer.adapters["default"]
-    stage = module.compiled.usual.train
+    stage = module.plans_on(layer.base).train
     return stage.graph(x, layer.base, True, *module.arguments(stage, layer.base))  # type: ignore[no-any-return]
 
 
