@@ -111,13 +111,21 @@ def _by_onednn(v: Tensor, m: Tensor) -> bool:
             or not torch.backends.mkldnn.enabled:
         return False
     few = v.numel() < FEW * v.shape[-1]
-    if few and m.stride(-1) != 1:
+    if not (_dense(v) and _dense(m)) or (few and not m.is_contiguous()):
         return False
     return v.numel() * m.shape[0] >= (WORTH_ONEDNN_FEW if few else WORTH_ONEDNN)
 
 
+def _dense(t: Tensor) -> bool:
+    """Row after row or column after column without gaps: what else there is, oneDNN takes a hundred times longer for.
+    """
+    return t.is_contiguous() or (t.dim() == 2 and t.mT.is_contiguous())
+
+
 def _made(v: Tensor, m: Tensor, bias: Tensor | None) -> Tensor:
     """v mᵀ + bias, now."""
+    if not _dense(m) and m.numel() < v.numel():  # cut out of a larger one
+        m = m.contiguous()
     if _by_onednn(v, m):
         return cast(Tensor, _LINEAR(v, m, bias, "none", [], ""))
     if bias is None and m.stride(0) == 1 and THIN * m.shape[0] <= m.shape[1]:
@@ -127,7 +135,7 @@ def _made(v: Tensor, m: Tensor, bias: Tensor | None) -> Tensor:
 
 def _added(a: Tensor, v: Tensor, m: Tensor, factor: float) -> Tensor:
     """a + factor · v mᵀ, now."""
-    if _by_onednn(v, m) and a.shape[-1] == m.shape[0]:
+    if _by_onednn(v, m) and a.shape[-1] == m.shape[0] and a.is_contiguous():
         if factor != 1:
             v, m = (v, m * factor) if m.numel() < v.numel() else (v * factor, m)
         return cast(Tensor, _LINEAR.binary(v, a, m, None, "add"))

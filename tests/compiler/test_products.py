@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import warnings
 from typing import Any
 
@@ -83,6 +86,31 @@ def test_any_layout(turned: Any) -> None:
     close(plus_product(turned(torch.ones(300, 150)), v, m, 2.0), 1 + 2 * v.double() @ m.double().mT, 1e-5)
 
 
+ROUTINES = """
+import torch
+from padp.compiler import products
+products.foreign_processor = lambda: True
+layouts = [lambda t: t, lambda t: t.mT.contiguous().mT, lambda t: torch.cat([t, t], -1)[:, :t.shape[1]],
+           lambda t: torch.cat([t, t]).mT.contiguous().mT[:len(t)], lambda t: t[:, :1].expand_as(t)]
+for T, n, k in ((1, 1024, 1024), (600, 384, 256), (600, 8, 1000), (600, 1000, 8)):
+    for one in layouts:
+        for other in layouts:
+            v, m = one(torch.randn(T, n)), other(torch.randn(k, n))
+            products.product(v, m), products.plus_product(one(torch.randn(T, k)), v, m, 2.0)
+print("done")
+"""
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+def test_onednn_is_never_asked_for_what_it_has_no_fast_routine_for() -> None:
+    """Its reference routine, which serves every layout, takes seconds where the others take milliseconds."""
+    said = subprocess.run([sys.executable, "-c", ROUTINES], check=True, capture_output=True, text=True,
+                          env={**os.environ, "ONEDNN_VERBOSE": "1"}).stdout
+    ran = [line for line in said.splitlines() if ",inner_product," in line or ",matmul," in line]
+    assert "done" in said and ran
+    assert not [line for line in ran if ",ref:" in line or ",ref_" in line]
+
+
 @pytest.mark.usefixtures("anywhere")
 def test_only_what_is_asked_for_gets_a_gradient_and_is_kept() -> None:
     v, m = made(300, 200, dtype=torch.float, grad=False), made(150, 200, dtype=torch.float)
@@ -151,9 +179,13 @@ def hooked() -> nn.Linear:
     return base
 
 
+def _plus_one(module: nn.Module, args: Any) -> Any:
+    return (args[0] + 1,)
+
+
 def beforehand() -> nn.Linear:
     base = nn.Linear(64, 64)
-    base.register_forward_pre_hook(lambda module, args: (args[0] + 1,))
+    base.register_forward_pre_hook(_plus_one)
     return base
 
 
