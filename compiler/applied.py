@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from padp.compiler import build as b
@@ -17,10 +17,17 @@ from padp.compiler.dims import product
 from padp.compiler.grids import apply_assemble, apply_kron
 from padp.compiler.ir import Axis, Node, Type
 from padp.compiler.low import Low
-from padp.compiler.planner import Application, Planner, batch_of, hadamard_factors, plain_number
+from padp.compiler.planner import (
+    Application,
+    Planner,
+    batch_of,
+    hadamard_factors,
+    plain_factors,
+    plain_number,
+)
 from padp.compiler.rotating import rotations
 from padp.compiler.taking import taken
-from padp.compiler.values import joined, sum_axis
+from padp.compiler.values import joined, side_by_side, sum_axis
 
 
 def _apply_weight(p: Planner, m: Node, v: Low) -> Low | None:
@@ -54,17 +61,15 @@ def _scaled_applied(p: Planner, s: Node, a: Node, v: Low) -> Low:
 
 
 def _apply_add(p: Planner, m: Node, v: Low) -> Low | None:
-    """(A + B) v = A v + B v, or the sum built when it is a small dense matrix."""
-    total: Low | None = None
-    for term in m.args:
-        sign, inner = (-1, term.args[1]) if term.op == "scale" and term.args[0].op == "const" \
-            and term.args[0].value == -1 else (1, term)
-        low = p.apply(inner, v)
-        if total is None:
-            total = p.number(low, sign)
-        else:
-            total = p.elementwise("add" if sign == 1 else "sub", Type(low.type.item, *batch_of(total, low)), total, low)
-    assert total is not None
+    """(A + B) v = A v + B v, thin products as one, or the sum built when it is a small dense matrix."""
+    total = _added(p, m.args, v, None)
+    pairs = {} if m.type.batch or v.type.batch or p.of_tokens(m) else {
+        id(t): found for t in m.args if not p.keeps_base(t) for found in [plain_factors(p.g, t)] if found is not None}
+    if len(pairs) > 1:
+        one = side_by_side(p, list(pairs.values()), v)
+        others = [t for t in m.args if id(t) not in pairs]
+        total = p.either("thin products of the same vectors", [
+            ("each on its own", total), ("side by side, as one", _added(p, others, v, one))], v)
     if any(p.keeps_base(t) for t in m.args):
         return total
     ways = [("each term on the vectors", total), ("the sum built, then applied", p.apply_dense(m, v))]
@@ -72,6 +77,23 @@ def _apply_add(p: Planner, m: Node, v: Low) -> Low | None:
     if by_factors is not None:
         ways.append(("the sum built, then applied; gradients of the factors through the vectors", by_factors))
     return p.either("a sum of matrices on vectors", ways, v)
+
+
+def _added(p: Planner, terms: Sequence[Node], v: Low, last: Low | None) -> Low:
+    """Each term on the vectors, added up, and ``last``."""
+    total: Low | None = None
+    for term in terms:
+        sign, inner = (-1, term.args[1]) if term.op == "scale" and term.args[0].op == "const" \
+            and term.args[0].value == -1 else (1, term)
+        low = p.apply(inner, v)
+        if total is None:
+            total = p.number(low, sign)
+        else:
+            total = p.elementwise("add" if sign == 1 else "sub", Type(low.type.item, *batch_of(total, low)), total, low)
+    if last is not None:
+        total = last if total is None else p.elementwise("add", total.type, total, last)
+    assert total is not None
+    return total
 
 
 def _sum_with_a_product(p: Planner, m: Node, v: Low) -> Low | None:

@@ -2,7 +2,7 @@
 
     v Mᵀ + b     = linear(v, M, b)          for a vector b, the same for all v
     a + v Mᵀ     = add_linear(a, v, M)      the product adds to a as it goes
-    a + c v Mᵀ   = add_linear(a, v, M, c)   for a number c
+    a + c v Mᵀ   = add_linear(a, v, M, c)   for a number c, wherever it stands
     a ± b ⊙ c    = addcmul(a, b, c, ±1)
     A + c L R    = add_linear(A, L, Rᵀ, c)  for large matrices
 
@@ -71,8 +71,11 @@ def _sum(table: Table, low: Low, readers: dict[int, int], done: dict[int, Low]) 
             single = single and readers[id(inner)] == 1
         if single and inner.prim == "linear" and total.dims == low.dims == inner.dims:
             table.span = inner.span
-            v, m = (done[id(x)] for x in inner.args)
-            return table.make("add_linear", (done[id(total)], v, m, factor), low.type, low.lead)
+            first, m = inner.args
+            if first.prim == "mul" and len(first.ins) == 1 and isinstance(first.args[0], Low) \
+                    and readers[id(first)] == 1:
+                factor, first = factor * first.args[1], first.args[0]
+            return table.make("add_linear", (done[id(total)], done[id(first)], done[id(m)], factor), low.type, low.lead)
         if single and inner.prim == "matmul" and "T" not in low.lead and total.dims == low.dims == inner.dims:
             table.span = inner.span
             left, right = (done[id(x)] for x in inner.args)
@@ -82,8 +85,8 @@ def _sum(table: Table, low: Low, readers: dict[int, int], done: dict[int, Low]) 
         if single and factor == 1 and len(inner.args) == _WITHOUT_BIAS.get(inner.prim) and inner.dims == low.dims \
                 and not total.lead and total.dims == low.type.item:
             table.span = inner.span
-            args = (done[id(x)] if isinstance(x, Low) else x for x in inner.args)
-            return table.make(inner.prim, (*args, done[id(total)]), low.type, low.lead)
+            given = (done[id(x)] if isinstance(x, Low) else x for x in inner.args)
+            return table.make(inner.prim, (*given, done[id(total)]), low.type, low.lead)
         if "T" not in low.lead:
             continue
         if readers[id(part)] == 1 and part.prim == "mul" and part.dims == low.dims and len(part.ins) == 2:

@@ -238,12 +238,15 @@ class AdapterModule(nn.Module):
     def arguments(self, stage: Stage, base: nn.Module | None, steps: list[Tensor] | None = None,
                    weight: Weights = None, bias: Tensor | None = None) -> list[Tensor]:
         out: list[Tensor] = []
+        parameters, buffers = self._parameters, self._buffers
         for kind, name in stage.leaves:
             match kind:
                 case "param":
-                    out.append(getattr(self, self.names[name]))
+                    attribute = self.names[name]
+                    found = parameters.get(attribute)
+                    out.append(getattr(self, attribute) if found is None else found)  # a buffer, or parametrised
                 case "kept":
-                    out.append(getattr(self, f"kept_{name}"))
+                    out.append(cast(Tensor, buffers[f"kept_{name}"]))
                 case "step":
                     assert steps is not None
                     out.append(steps[int(name)])
@@ -265,7 +268,10 @@ class AdapterModule(nn.Module):
     @property
     def like(self) -> Tensor:
         """A tensor of this adapter's precision and device."""
-        for p in self.parameters():
+        for p in self._parameters.values():
+            if p is not None:
+                return p
+        for p in self.parameters():  # parametrised ones
             return p
         return next(b for b in self.buffers() if b.is_floating_point())
 
@@ -316,9 +322,11 @@ class AdapterModule(nn.Module):
         stage = self.plans_on(base).evaluation(self.tokens).step
         if stage is None:
             return []
-        now = stamp(self._read_by(stage, base, weight), self.like)
-        if self._cache is None or stage is not self._cached or now is None or now != self._stamp:
-            made = stage.graph(self.like, base, False, *self.arguments(stage, base, weight=weight))
+        like, held = self.like, self._stamp
+        if self._cache is None or stage is not self._cached or held is None \
+                or not held.holds(self._read_by(stage, base, weight), like):
+            now = stamp(self._read_by(stage, base, weight), like)
+            made = stage.graph(like, base, False, *self.arguments(stage, base, weight=weight))
             self._cache, self._stamp = list(made) if isinstance(made, (tuple, list)) else [made], now
             self._cached = stage
         return self._cache

@@ -448,6 +448,16 @@ def low_rank(g: Graph, node: Node) -> tuple[Node, Node] | None:
     return left, b.prod(g, *product_.args[cut + 1:])
 
 
+def plain_factors(g: Graph, node: Node) -> tuple[Node, Node] | None:
+    """L, R with node = L R through a thin middle, where no factor is better applied by its structure."""
+    core = node
+    while core.op == "scale":
+        core = core.args[1]
+    if core.op == "prod" and any(structured(f) and f.op != "diag" for f in core.args):
+        return None
+    return low_rank(g, node)
+
+
 def hadamard_factors(g: Graph, node: Node) -> tuple[Node, Node] | None:
     """B₁ A₁ ⊙ B₂ A₂ = (B₁ ∗ B₂)(A₁ ∗ A₂): of ranks r₁ and r₂ a product through r₁ r₂; scalars go with the left side.
 

@@ -41,7 +41,9 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
 def linear(v: Tensor, m: Tensor, bias: Tensor | None = None) -> Tensor:
     """Each vector of v times m, and a bias: v mᵀ + bias."""
-    return product(v, m.to(v.dtype), None if bias is None else bias.to(v.dtype))
+    if m.dtype != v.dtype:
+        m = m.to(v.dtype)
+    return product(v, m, None if bias is None else bias.to(v.dtype))
 
 
 def linear_each(v: Tensor, m: Tensor) -> Tensor:
@@ -265,7 +267,7 @@ def add_linear(a: Tensor, v: Tensor, m: Tensor, factor: float) -> Tensor:
 
 def call_base(base: nn.Module, v: Tensor, x: Tensor) -> Tensor:
     """The base layer's own forward, in the precision of the model."""
-    v = v.to(x.dtype)
+    v = from_compute(v, x)
     if plain(base):
         return product(v, cast(Tensor, base.weight), cast("Tensor | None", base.bias))
     out: Tensor = base(v)
@@ -274,7 +276,7 @@ def call_base(base: nn.Module, v: Tensor, x: Tensor) -> Tensor:
 
 def call_base_without_bias(base: nn.Module, v: Tensor, x: Tensor) -> Tensor:
     """W v: a plain linear layer without its bias, any other layer's output minus its bias."""
-    v = v.to(x.dtype)
+    v = from_compute(v, x)
     if plain(base):
         return product(v, cast(Tensor, base.weight))
     bias = base.bias
@@ -284,12 +286,12 @@ def call_base_without_bias(base: nn.Module, v: Tensor, x: Tensor) -> Tensor:
 
 def to_compute(x: Tensor, like: Tensor) -> Tensor:
     """x in the precision of the adapter."""
-    return x.to(like.dtype)
+    return x if x.dtype == like.dtype else x.to(like.dtype)
 
 
 def from_compute(y: Tensor, like: Tensor) -> Tensor:
     """y in the precision of ``like``."""
-    return y.to(like.dtype)
+    return y if y.dtype == like.dtype else y.to(like.dtype)
 
 
 def full(shape: Sequence[int], value: float, like: Tensor) -> Tensor:

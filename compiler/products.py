@@ -27,7 +27,7 @@ WORTH_CHOOSING = 1 << 18
 """Multiplications from which on a routine is chosen; fewer take less time than the choice."""
 WORTH_ONEDNN = 1 << 22
 """Multiplications from which on oneDNN is faster for many vectors."""
-WORTH_ONEDNN_FEW = 1 << 19
+WORTH_ONEDNN_FEW = 1 << 20
 """The same for a few vectors, which wait for the matrix to come from memory."""
 FEW = 16
 THIN = 4
@@ -51,7 +51,7 @@ def foreign_processor() -> bool:
 
 def product(v: Tensor, m: Tensor, bias: Tensor | None = None) -> Tensor:
     """v mᵀ + bias for v (…, n) and m (k, n)."""
-    if not _choosable(v, m, bias):
+    if _small(v, m) or not _choosable(v, m, bias):
         return F.linear(v, m, bias)
     if torch.is_grad_enabled() and (v.requires_grad or m.requires_grad or (bias is not None and bias.requires_grad)):
         return cast(Tensor, _Product.apply(v, m, bias))  # type: ignore[no-untyped-call]
@@ -60,9 +60,8 @@ def product(v: Tensor, m: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def plus_product(a: Tensor, v: Tensor, m: Tensor, factor: float) -> Tensor:
     """a + factor · v mᵀ, the product adding to a as it goes."""
-    if not _choosable(v, m, a) or a.shape[:-1] != v.shape[:-1]:
-        rows = a.reshape(-1, a.shape[-1])
-        return torch.addmm(rows, v.reshape(-1, v.shape[-1]), m.mT, alpha=factor).reshape(a.shape)
+    if _small(v, m) or not _choosable(v, m, a) or a.shape[:-1] != v.shape[:-1]:
+        return _addmm(a, v, m, factor)
     if torch.is_grad_enabled() and (v.requires_grad or m.requires_grad or a.requires_grad):
         return cast(Tensor, _PlusProduct.apply(a, v, m, factor))  # type: ignore[no-untyped-call]
     return _added(a, v, m, factor)
@@ -86,8 +85,9 @@ def plain(base: nn.Module) -> bool:
     Hooks of all modules (``register_module_forward_hook``) count too.
     """
     here = base.__dict__
-    return type(base) is nn.Linear and "forward" not in here and not any(here.get(hooks) for hooks in _HOOKS) \
-        and not any(_EVERYWHERE)
+    return type(base) is nn.Linear and "forward" not in here and not (
+        here["_forward_hooks"] or here["_forward_pre_hooks"] or here["_backward_hooks"] or here["_backward_pre_hooks"]
+        or _EVERYWHERE[0] or _EVERYWHERE[1] or _EVERYWHERE[2] or _EVERYWHERE[3])
 
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -96,9 +96,16 @@ _PLAIN = (Tensor, nn.Parameter)
 _REAL = (torch.float32, torch.float64)
 
 
+def _small(v: Tensor, m: Tensor) -> bool:
+    """Whether the product takes less time than choosing a routine for it."""
+    numbers = v.numel()
+    return numbers * m.shape[0] < (WORTH_CHOOSING if numbers >= FEW * v.shape[-1] and torch.is_grad_enabled() else
+                                   WORTH_ONEDNN_FEW)
+
+
 def _choosable(v: Tensor, m: Tensor, third: Tensor | None) -> bool:
-    """Whether there is a choice: a product of plain tensors on a CPU, large enough, that nobody looks into."""
-    return v.numel() * m.shape[0] >= WORTH_CHOOSING and type(v) in _PLAIN and type(m) in _PLAIN \
+    """Whether there is a choice: a product of plain tensors on a CPU, that nobody looks into."""
+    return type(v) in _PLAIN and type(m) in _PLAIN \
         and v.device.type == "cpu" == m.device.type and v.dtype == m.dtype and v.dtype in _REAL \
         and v.layout == m.layout == torch.strided and v.dim() > 1 \
         and (third is None or (type(third) in _PLAIN and third.dtype == v.dtype)) \
@@ -139,8 +146,13 @@ def _added(a: Tensor, v: Tensor, m: Tensor, factor: float) -> Tensor:
         if factor != 1:
             v, m = (v, m * factor) if m.numel() < v.numel() else (v * factor, m)
         return cast(Tensor, _LINEAR.binary(v, a, m, None, "add"))
-    rows = a.reshape(-1, a.shape[-1])
-    return torch.addmm(rows, v.reshape(-1, v.shape[-1]), m.mT, alpha=factor).reshape(a.shape)
+    return _addmm(a, v, m, factor)
+
+
+def _addmm(a: Tensor, v: Tensor, m: Tensor, factor: float) -> Tensor:
+    if a.dim() == 2:
+        return torch.addmm(a, v, m.mT, alpha=factor)
+    return torch.addmm(_rows(a), _rows(v), m.mT, alpha=factor).reshape(a.shape)
 
 
 def _rows(t: Tensor) -> Tensor:

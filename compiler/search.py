@@ -36,10 +36,14 @@ MACHINES = {m.name: m for m in (CPU, CUDA)}
 
 TRAFFIC_FOR_A_BYTE = 16.0
 """What it is worth not to keep a byte (for backward, or beside W): as much time as moving this many bytes."""
+CHEAPLY_STORED = 1.0 / 8
+"""The share of ``large`` (half of W) up to which what is stored beside W counts no more than moving it once."""
 ATTACH_SHARE = 1.0e-6
 """What the work of the attach stage counts: it is done once."""
 STEP_SHARE = 1.0 / 32
 """What the step stage counts in eval, where its results are kept from call to call."""
+STEP_SHARE_OF_ONE = 1.0 / 1024
+"""The same in decoding, with its many calls."""
 MAX_SWEEPS = 6
 MOST_PAIRS = 40
 NEVER = ("base", "base_without_bias", "dropout", "choice")
@@ -130,7 +134,8 @@ class Estimate:
         if low.prim in LEAVES:
             return 0.0
         anew = r.train or low.stage == 2 or self.made_anew(low)
-        share = ATTACH_SHARE if low.stage == 0 and not live(low) else 1.0 if anew or low.stage == 0 else STEP_SHARE
+        share = ATTACH_SHARE if low.stage == 0 and not live(low) else 1.0 if anew or low.stage == 0 else \
+            STEP_SHARE if r.tokens > 1 else STEP_SHARE_OF_ONE
         if (low.prim in VIEWS and not copies(low)) or low.prim in ("detach", "getitem"):
             return share * 0.3 * r.machine.call
         return share * seconds_of(cost(low, r.tokens), low, r)
@@ -158,7 +163,9 @@ class Estimate:
                         home = storage(self.resolve(home))
                     held[id(home)] = home
         size = sum(numbers(x, r.tokens) for x in kept.values())
-        price = r.width * size * TRAFFIC_FOR_A_BYTE / r.machine.bytes + sum(self.holding(x) for x in held.values())
+        few = min(size, r.large * CHEAPLY_STORED)
+        price = r.width * (few + (size - few) * TRAFFIC_FOR_A_BYTE) / r.machine.bytes
+        price += sum(self.holding(x) for x in held.values())
         stored = sum(numbers(x, r.tokens) for x in kept.values() if self.is_large(x))
         return stored, float(f"{time + price:.10g}")  # the order of adding up decides nothing
 

@@ -6,7 +6,7 @@ its dense meaning from ``kernels.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import sympy as sp
 
@@ -20,8 +20,8 @@ from padp.compiler.planner import (
     batch_of,
     hadamard_factors,
     low_rank,
+    plain_factors,
     plain_number,
-    structured,
 )
 from padp.compiler.taking import put_together, taken
 
@@ -108,7 +108,7 @@ def _thin_products(p: Planner, terms: list[Node]) -> tuple[list[Low], list[Node]
         matrix = b.prod(p.g, *core.args[:-1])
         for s in scalars:
             matrix = b.scale(p.g, s, matrix)
-        parts = None if any(p.keeps_base(f) or structured(f) for f in core.args[:-1]) else low_rank(p.g, matrix)
+        parts = None if any(p.keeps_base(f) for f in core.args[:-1]) else plain_factors(p.g, matrix)
         if parts is not None:
             groups.setdefault(id(core.args[-1]), []).append((term, *parts))
     sums: list[Low] = []
@@ -117,8 +117,7 @@ def _thin_products(p: Planner, terms: list[Node]) -> tuple[list[Low], list[Node]
         if len(group) < 2:
             continue
         v = p.value(_vector_of(group[0][0]))
-        left, right = b.cat(p.g, [x[1] for x in group], 1), b.cat(p.g, [x[2] for x in group], 2)
-        one = p.times_vectors(p.value(left), p.times_vectors(p.value(right), v))
+        one = side_by_side(p, [(x[1], x[2]) for x in group], v)
         lows = [p.value(x[0]) for x in group]
         each = lows[0]
         for low in lows[1:]:
@@ -127,6 +126,12 @@ def _thin_products(p: Planner, terms: list[Node]) -> tuple[list[Low], list[Node]
                              [("each on its own", each), ("side by side, as one", one)], v))
         joined_terms |= {id(x[0]) for x in group}
     return sums, [t for t in terms if id(t) not in joined_terms]
+
+
+def side_by_side(p: Planner, pairs: Sequence[tuple[Node, Node]], v: Low) -> Low:
+    """Σᵢ Lᵢ Rᵢ v = [L₁, L₂, …] [R₁; R₂; …] v."""
+    left, right = b.cat(p.g, [x for x, _ in pairs], 1), b.cat(p.g, [y for _, y in pairs], 2)
+    return p.times_vectors(p.value(left), p.times_vectors(p.value(right), v))
 
 
 def _vector_of(term: Node) -> Node:

@@ -175,8 +175,12 @@ def patched() -> nn.Linear:
 
 def hooked() -> nn.Linear:
     base = nn.Linear(64, 64)
-    base.register_forward_hook(lambda module, args, y: y + 1)
+    base.register_forward_hook(_one_more)
     return base
+
+
+def _one_more(module: nn.Module, args: Any, y: Any) -> Any:
+    return y + 1
 
 
 def _plus_one(module: nn.Module, args: Any) -> Any:
