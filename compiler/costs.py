@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import sympy as sp
 
-from padp.compiler.low import LEAVES, VIEWS, Low
+from padp.compiler.low import LEAVES, VIEWS, Low, copies
 
 Dims: TypeAlias = tuple[Any, ...]
 
@@ -121,25 +121,6 @@ def entry(prim: str) -> Entry:
 
 
 # ---------------------------------------------------------------- whose memory
-
-
-COPIES = ("reshape_tail", "flatten")
-"""Views of a value that lies in order, copies of one that does not."""
-STRIDED = ("mT", "permute_tail", "movedim", "select", "narrow", "slice_step", "expand")
-
-
-def in_order(low: Low) -> bool:
-    """Whether a value lies in memory as its axes say."""
-    while low.prim in VIEWS and low.prim not in COPIES:
-        if low.prim in STRIDED:
-            return low.prim == "narrow" and -low.args[1] == len(low.dims) and in_order(low.args[0])
-        low = low.args[0]
-    return True
-
-
-def copies(low: Low) -> bool:
-    """Whether this reshaping has to copy."""
-    return low.prim in COPIES and not in_order(low.args[0])
 
 
 def storage(low: Low) -> Low:

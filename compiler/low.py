@@ -116,9 +116,28 @@ REREAD = ("mT", "permute_tail", "unsqueeze", "reshape_tail", "flatten", "movedim
 """Views that hold no less than what they show: the value itself is stored, once, and read again this way."""
 
 
+COPIES = ("reshape_tail", "flatten")
+"""Views of a value that lies in order, copies of one that does not."""
+STRIDED = ("mT", "permute_tail", "movedim", "select", "narrow", "slice_step", "expand")
+
+
+def in_order(low: Low) -> bool:
+    """Whether a value lies in memory as its axes say."""
+    while low.prim in VIEWS and low.prim not in COPIES:
+        if low.prim in STRIDED:
+            return low.prim == "narrow" and -low.args[1] == len(low.dims) and in_order(low.args[0])
+        low = low.args[0]
+    return True
+
+
+def copies(low: Low) -> bool:
+    """Whether this reshaping has to copy."""
+    return low.prim in COPIES and not in_order(low.args[0])
+
+
 def source(low: Low) -> Low:
-    """The value that is stored where ``low`` is wanted."""
-    while low.prim in REREAD:
+    """The value that is stored where ``low`` is wanted: what it shows, or itself where it lies in another order."""
+    while low.prim in REREAD and not copies(low):
         low = low.args[0]
     return low
 

@@ -25,6 +25,7 @@ from padp.compiler.freshness import Stamp, stamp
 from padp.compiler.ir import Node, depends
 from padp.compiler.low import order
 from padp.compiler.plans import Plan, plan_of
+from padp.compiler.prims import call_base
 from padp.compiler.products import plain
 from padp.compiler.recall import Recall, possible
 from padp.compiler.reference import Reference
@@ -281,8 +282,8 @@ class AdapterModule(nn.Module):
         """y for x of any leading shape; the base layer is called inside, once."""
         plan = self.plans_on(base)
         if self.dropout and self.training:
-            y = base(x)
-            return cast(Tensor, y + self.added(x, base).to(y.dtype))
+            y = call_base(base, x, x)
+            return y + self.added(x, base).to(y.dtype)
         if torch.compiler.is_compiling() and not (torch.is_grad_enabled() or self.training):
             whole = plan.evaluation(self.tokens).whole
             return cast(Tensor, whole.graph(x, base, False, *self.arguments(whole, base)))
@@ -300,7 +301,8 @@ class AdapterModule(nn.Module):
         if other is None or base is None or not plain(base):
             return self.compiled
         weight = cast(Tensor, base.weight)
-        return self.compiled if weight.requires_grad or weight.dtype != self.like.dtype else other
+        own = type(weight) in (Tensor, nn.Parameter) and weight.dtype == self.like.dtype and not weight.requires_grad
+        return other if own else self.compiled
 
     def _leanly(self, lean: Lean, x: Tensor, base: nn.Module) -> Tensor:
         """The training plan; what it drops, backward makes again, from the tensors that this pass read."""

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from padp.compiler.compiled import Compiled, Evaluation
-from padp.compiler.costs import Cost, copies, cost
+from padp.compiler.costs import Cost, cost
 from padp.compiler.ir import Node, Type, walk
-from padp.compiler.low import LEAVES, STAGES, VIEWS, Low, Table, constant, kept_values, live, order
+from padp.compiler.low import LEAVES, STAGES, VIEWS, Low, Table, constant, copies, kept_values, live, order
 from padp.compiler.naive import Naive, naive
 from padp.compiler.recompute import held
 from padp.compiler.search import Decision, Estimate, Regime, numbers, seconds_of

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from padp.compiler import kernels, rounds
 from padp.compiler.blocks import each_block
 from padp.compiler.circulants import circulant_grid
-from padp.compiler.products import plain, plus_product, product, sum_applied
+from padp.compiler.products import FEW, plain, plus_product, product, sum_applied
 from padp.compiler.rounds import Key, schedule
 from padp.compiler.sparse import sparse_apply
 from padp.compiler.spectral import spectral_apply
@@ -47,7 +47,13 @@ def linear(v: Tensor, m: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def linear_each(v: Tensor, m: Tensor) -> Tensor:
-    """(…, n) and a batch of matrices (b…, m, n) → (…, b…, m): one product for all of them."""
+    """(…, n) and a batch of matrices (b…, m, n) → (…, b…, m): one product for all of them.
+
+    For a few vectors a batch that lies transposed is not laid out anew.
+    """
+    if v.numel() < FEW * v.shape[-1] and m.mT.is_contiguous() and not m.is_contiguous() and v.dtype == m.dtype:
+        made = torch.matmul(v.reshape(-1, v.shape[-1]), m.mT)  # (b…, vectors, m)
+        return made.movedim(-2, 0).reshape(*v.shape[:-1], *m.shape[:-1])
     flat = m.reshape(-1, m.shape[-1])
     out: Tensor = linear(v, flat).unflatten(-1, m.shape[:-1])
     return out

@@ -152,6 +152,8 @@ def _added(a: Tensor, v: Tensor, m: Tensor, factor: float) -> Tensor:
 def _addmm(a: Tensor, v: Tensor, m: Tensor, factor: float) -> Tensor:
     if a.dim() == 2:
         return torch.addmm(a, v, m.mT, alpha=factor)
+    if factor == 1 and a.numel() == a.shape[-1]:  # one vector is a bias
+        return F.linear(v, m, a.reshape(-1))
     return torch.addmm(_rows(a), _rows(v), m.mT, alpha=factor).reshape(a.shape)
 
 

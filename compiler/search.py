@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from padp.compiler.costs import Cost, copies, cost, count, saved, speed, storage
-from padp.compiler.low import LEAVES, VIEWS, Low, Table, constant, live, source
+from padp.compiler.costs import Cost, cost, count, saved, speed, storage
+from padp.compiler.low import LEAVES, VIEWS, Low, Table, constant, copies, live, source
 
 
 @dataclass(frozen=True, slots=True)

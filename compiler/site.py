@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from padp.compiler.following import follow, replace_on
+from padp.compiler.prims import call_base
 from padp.dsl.diagnostics import refuse
 
 if TYPE_CHECKING:
@@ -308,7 +309,7 @@ class LinearSite(Site, StandIn):
             return cast(Tensor, self.base(x))
         if len(names) == 1:
             return cast(Tensor, self.adapters[names[0]](x, self.base))
-        y = cast(Tensor, self.base(x))
+        y = call_base(self.base, x, x)
         for name in names:
             y = y + self.module(name).added(x, self.base).to(y.dtype)
         return y

@@ -7,6 +7,7 @@ its dense meaning from ``kernels.py``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import sympy as sp
 
@@ -22,6 +23,7 @@ from padp.compiler.planner import (
     low_rank,
     plain_factors,
     plain_number,
+    structured,
 )
 from padp.compiler.taking import put_together, taken
 
@@ -51,7 +53,8 @@ def _total(p: Planner, node: Node, terms: list[Node]) -> Low:
     if node.type.rank == 1 and p.on_tokens:
         total, terms = _base_first(p, terms)
         sums, terms = _thin_products(p, terms)
-        for low in sums:
+        more, terms = _matrices_first(p, terms)
+        for low in (*sums, *more):
             total = low if total is None else p.elementwise(
                 "add", Type(node.type.item, *batch_of(total, low)), total, low)
     for term in terms:
@@ -126,6 +129,35 @@ def _thin_products(p: Planner, terms: list[Node]) -> tuple[list[Low], list[Node]
                              [("each on its own", each), ("side by side, as one", one)], v))
         joined_terms |= {id(x[0]) for x in group}
     return sums, [t for t in terms if id(t) not in joined_terms]
+
+
+def _matrices_first(p: Planner, terms: list[Node]) -> tuple[list[Low], list[Node]]:
+    """A v + B v = (A + B) v for small dense matrices: one product with the vectors, and the other terms."""
+    groups: dict[tuple[int, Any], list[tuple[Node, Node]]] = {}
+    for term in terms:
+        scalars: list[Node] = []
+        core = term
+        while core.op == "scale":
+            scalars.append(core.args[0])
+            core = core.args[1]
+        if core.op != "prod" or len(core.args) != 2 or not p.of_tokens(core.args[1]) or core.type.batch \
+                or p.of_tokens(*scalars, core.args[0]) or p.keeps_base(core.args[0]) or structured(core.args[0]):
+            continue
+        matrix = core.args[0]
+        for s in scalars:
+            matrix = p.rules.scale(s, matrix)
+        groups.setdefault((id(core.args[1]), matrix.type.item), []).append((term, matrix))
+    sums: list[Low] = []
+    done: set[int] = set()
+    for group in (g for g in groups.values() if len(g) > 1):
+        v = p.value(_vector_of(group[0][0]))
+        one = p.times_vectors(p.value(p.rules.add([m for _, m in group], group[0][1].type)), v)
+        each = p.value(group[0][0])
+        for term, _ in group[1:]:
+            each = p.elementwise("add", Type(each.type.item, *batch_of(each, p.value(term))), each, p.value(term))
+        sums.append(p.either("matrices on the same vectors", [("each on its own", each), ("added up first", one)], v))
+        done |= {id(term) for term, _ in group}
+    return sums, [t for t in terms if id(t) not in done]
 
 
 def side_by_side(p: Planner, pairs: Sequence[tuple[Node, Node]], v: Low) -> Low:

@@ -113,6 +113,8 @@ def _bench_options(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--dtype", choices=("float32", "bfloat16", "float16", "float64"), default="float32",
                        help="of the base and of x")
     bench.add_argument("--no-bias", action="store_true", help="a base without a bias")
+    bench.add_argument("--no-onednn", action="store_true",
+                       help="padp's products as torch computes them, where padp would ask oneDNN (CPU)")
     bench.add_argument("--compile", action="store_true", help="everybody through torch.compile")
     bench.add_argument("--set", action="append", default=[], metavar="r=8", help="hyperparameters of the FILEs")
     bench.add_argument("--variant", help="of the FILEs")

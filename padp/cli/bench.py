@@ -6,6 +6,7 @@ import json
 import re
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,8 @@ def run(arguments: Namespace) -> int:
     threads = torch.get_num_threads()
     torch.set_num_threads(arguments.threads)
     try:
-        with progress() as bar:
+        without = torch.backends.mkldnn.flags(enabled=False) if arguments.no_onednn else nullcontext()
+        with progress() as bar, without:
             for place, contest in bar.track([(p, c) for p in places for c in contests], description="measuring"):
                 rows += measure(contest, place, tokens, how)
         settings = {key: value for key, value in vars(arguments).items() if key not in ("command", "json", "plot")}
@@ -103,7 +105,8 @@ def _heading(arguments: Namespace) -> str:
 
     where = torch.cuda.get_device_name() if arguments.device == "cuda" else plural(arguments.threads, "CPU thread")
     clock = "CPU seconds, " if arguments.clock == "cpu" else ""
-    compiled = ", torch.compile" if arguments.compile else ""
+    compiled = ", without oneDNN" if arguments.no_onednn else ""
+    compiled += ", torch.compile" if arguments.compile else ""
     return (f"{arguments.dtype}, {where}, {clock}lowest of 3 medians of {plural(arguments.repeats, 'repeat')} taken in "
             f"turn{compiled}. ×frozen: as a multiple of the frozen base's own.")
 
