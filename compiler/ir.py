@@ -63,7 +63,7 @@ class Type:
 
     @property
     def batch(self) -> tuple[Any, ...]:
-        return tuple(a.size for a in self.loops) + self.family
+        return tuple(a.size for a in self.loops) + self.family if self.loops else self.family
 
     @property
     def shape(self) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from padp.compiler.costs import Cost, cost, count, saved, speed, storage
+from padp.compiler.costs import Cost, cost, saved, speed, storage
 from padp.compiler.low import LEAVES, VIEWS, Low, Table, constant, copies, live, source
 
 
@@ -95,6 +95,7 @@ class Estimate:
     regime: Regime
     picks: dict[int, int]
     _own: dict[int, float] = field(default_factory=dict)
+    _stores: dict[tuple[int, int], bool] = field(default_factory=dict)
     _keep: list[Low] = field(default_factory=list)
 
     def resolve(self, low: Low) -> Low:
@@ -154,7 +155,7 @@ class Estimate:
                     readers[id(x)] = readers.get(id(x), 0) + 1
                     if readers[id(x)] > 1:  # two gradients meet and are added up
                         time += 3 * r.width * numbers(x, r.tokens) / r.machine.bytes
-                if self.stored_for(low, x):
+                if self.stores(low, x):
                     kept[id(source(x))] = source(x)
             if r.train:
                 for x in saved(low):
@@ -176,6 +177,15 @@ class Estimate:
     def made_anew(self, low: Low) -> bool:
         """Whether a value is made in every call because it is too large to be stored; not a part of a decomposition."""
         return low.stage == 1 and low.prim != "getitem" and self.is_large(low)
+
+    def stores(self, reader: Low, x: Low) -> bool:
+        """``stored_for``, looked up."""
+        key = (id(reader), id(x))
+        found = self._stores.get(key)
+        if found is None:
+            found = self._stores[key] = self.stored_for(reader, x)
+            self._keep += (reader, x)
+        return found
 
     def stored_for(self, reader: Low, x: Low) -> bool:
         """Whether ``x`` is stored beside W because of this reader: made at attach, or in eval once for many calls."""
@@ -217,7 +227,10 @@ def once(regime: Regime) -> Regime:
 
 
 def numbers(low: Low, tokens: int) -> float:
-    return float(count(tuple(tokens if d == "T" else d for d in low.dims)))
+    total: Any = 1
+    for d in low.dims:
+        total *= tokens if d == "T" else d
+    return float(total)
 
 
 def seconds_of(c: Cost, low: Low, r: Regime) -> float:
