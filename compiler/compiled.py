@@ -36,6 +36,8 @@ from padp.dsl.spellings import python_name
 
 WORTH_PLANNING = 1 << 16
 """Numbers in W from which on other plans for plain base layers are looked for."""
+WORTH_REPLACING = 0.5
+"""The share of the base layer's own work that a program must do beside it, for such plans to be looked for."""
 CLEARLY = 0.95
 """A plan is another one's rival when it takes less than this share of its time."""
 SMALL = 8192
@@ -256,7 +258,7 @@ def _inside(planner: Planner, literal: Node, weight: Node, around: Mapping[Regim
     size = float(count(weight.type.item))
     own = sum(float(cost(low, first.tokens).product) for low in order(*outputs)
               if low.stage == 2 and low.prim not in ("base", "base_without_bias"))
-    if own < first.tokens * size or size < WORTH_PLANNING:
+    if own < 2 * first.tokens * size * WORTH_REPLACING or size < WORTH_PLANNING:
         return {}
     free = planner.without_base()
     ways = [("with W itself", free.per_token(free.value(literal)))]

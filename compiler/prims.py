@@ -52,8 +52,10 @@ def linear_each(v: Tensor, m: Tensor) -> Tensor:
     For a few vectors a batch that lies transposed is not laid out anew.
     """
     if v.numel() < FEW * v.shape[-1] and m.mT.is_contiguous() and not m.is_contiguous() and v.dtype == m.dtype:
-        made = torch.matmul(v.reshape(-1, v.shape[-1]), m.mT)  # (b…, vectors, m)
-        return made.movedim(-2, 0).reshape(*v.shape[:-1], *m.shape[:-1])
+        lying = m.mT.reshape(-1, m.shape[-1], m.shape[-2])
+        rows = v.reshape(-1, v.shape[-1]).expand(len(lying), -1, -1)
+        made = torch.bmm(rows, lying)  # torch.matmul may lay out anew
+        return made.movedim(0, 1).reshape(*v.shape[:-1], *m.shape[:-1])
     flat = m.reshape(-1, m.shape[-1])
     out: Tensor = linear(v, flat).unflatten(-1, m.shape[:-1])
     return out

@@ -135,7 +135,7 @@ def _made(v: Tensor, m: Tensor, bias: Tensor | None) -> Tensor:
         m = m.contiguous()
     if _by_onednn(v, m):
         return cast(Tensor, _LINEAR(v, m, bias, "none", [], ""))
-    if bias is None and m.stride(0) == 1 and THIN * m.shape[0] <= m.shape[1]:
+    if bias is None and m.stride(0) == 1 and THIN * m.shape[0] <= m.shape[1] and m.numel() < v.numel():
         m = m.contiguous()
     return F.linear(v, m, bias)
 

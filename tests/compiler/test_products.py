@@ -16,7 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import padp
 from padp.compiler import products
+from padp.compiler.low import order
 from padp.compiler.products import plain, plus_product, product, sum_applied
+from padp.compiler.program import library
 
 SIZES = [(1, 900, 800), (3, 900, 800), (300, 128, 130), (300, 700, 5), (300, 5, 700), (40, 64, 200)]
 """(vectors, n, k) on both sides of every threshold."""
@@ -266,6 +268,31 @@ def test_plans_for_a_plain_layer_mean_the_same(name: str, bias: bool) -> None:
         module.expect("one")
         close(layer(x[0, :1]), wanted[0, :1], 1e-10)
         close(F.linear(x, *module.merged(base.weight, base.bias)), wanted, 1e-10)
+
+
+EVERY = [(name, variant) for name in library() if padp.compile(name).site == "linear"
+         for variant in (padp.compile(name).variants or (None,))]  # fmt: skip
+GIVEN: dict[str, dict[str, Any]] = {"adalora": {"steps": 10}, "road": {"g": 8}, "fourierft": {"k": 30}}
+
+
+@pytest.mark.parametrize(("name", "variant"), EVERY)
+def test_every_adapter_means_the_same_with_w_as_any_matrix(plain_plans: None, name: str, variant: str | None) -> None:
+    base = nn.Linear(32, 48).double().requires_grad_(False)
+    layer = padp.compile(name)(base, variant=variant, dtype=torch.double, **GIVEN.get(name, {}))
+    with torch.no_grad():
+        for p in layer.parameters():
+            if p.requires_grad:
+                p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)).to(p))
+    module: Any = layer.adapters["default"]
+    plans = module.plans_on(base)
+    assert plans is module.compiled.on_plain
+    for root in (*plans.outputs, *plans.many.outputs, *plans.one.outputs):
+        assert not [low for low in order(root) if low.prim in ("base", "base_without_bias")]
+    x = made(5, 32, dtype=torch.double)
+    agree(layer(x), layer.reference(x), [x, *(p for p in layer.parameters() if p.requires_grad)], 1e-9)
+    layer.eval()
+    with torch.no_grad():
+        close(layer(x), layer.reference(x), 1e-10)
 
 
 def test_a_base_that_is_trained_too_gets_its_gradient() -> None:
