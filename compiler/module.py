@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 Weights = Tensor | Mapping[str, Tensor] | None
 Tokens = Literal["many", "one"]
-"""How many tokens a call without gradients has: many (a prompt, a batch) or one (decoding). Plans differ."""
+"""How many tokens a call has: many (a prompt, a batch) or one (decoding). Plans differ."""
 
 
 _KEPT = ("_cache", "_cached", "_stamp")
@@ -289,6 +289,9 @@ class AdapterModule(nn.Module):
             return cast(Tensor, whole.graph(x, base, False, *self.arguments(whole, base)))
         if torch.is_grad_enabled() or self.training:
             self._cache = None
+            if self.tokens == "one":  # the plan for one token, with what eval would keep made in the same graph
+                whole = plan.one.whole
+                return cast(Tensor, whole.graph(x, base, self.training, *self.arguments(whole, base)))
             if plan.lean is not None and torch.is_grad_enabled() and not looked_into() and possible(x):
                 return self._leanly(plan.lean, x, base)
             return cast(Tensor, plan.train.graph(x, base, self.training, *self.arguments(plan.train, base)))

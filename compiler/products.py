@@ -99,8 +99,9 @@ _REAL = (torch.float32, torch.float64)
 def _small(v: Tensor, m: Tensor) -> bool:
     """Whether the product takes less time than choosing a routine for it."""
     numbers = v.numel()
-    return numbers * m.shape[0] < (WORTH_CHOOSING if numbers >= FEW * v.shape[-1] and torch.is_grad_enabled() else
-                                   WORTH_ONEDNN_FEW)
+    if not torch.is_grad_enabled():
+        return numbers * m.shape[0] < WORTH_ONEDNN_FEW
+    return numbers * m.shape[0] < (WORTH_CHOOSING if numbers >= FEW * v.shape[-1] else WORTH_ONEDNN)
 
 
 def _choosable(v: Tensor, m: Tensor, third: Tensor | None) -> bool:

@@ -166,11 +166,11 @@ def measure(contest: Contest, place: Place, tokens: Sequence[int], how: How) -> 
             except Exception as error:
                 del modules[maker]
                 found.append(replace(about[maker], tokens=t, error=reason(error)))
+        for part in (p for module in modules.values() for p in module.modules() if isinstance(p, AdapterModule)):
+            part.expect("one" if t == 1 else "many")  # one token is decoding: padp.decoding(model)
         runs = {name: cast(nn.Module, torch.compile(module)) if how.compiled else module
                 for name, module in modules.items()}
         steps = in_turn({name: step_of(run.train(), x, place.call) for name, run in runs.items()}, how)
-        for part in (p for module in modules.values() for p in module.modules() if isinstance(p, AdapterModule)):
-            part.expect("one" if t == 1 else "many")  # one token is decoding: padp.decoding(model)
         evaluations = in_turn({name: evaluation_of(run.eval(), x, place.call) for name, run in runs.items()}, how)
         found += [replace(one, step=steps[maker].seconds, evaluation=evaluations[maker].seconds,
                           frozen_step=steps[FROZEN].seconds, frozen_evaluation=evaluations[FROZEN].seconds,

@@ -241,7 +241,7 @@ def plot(rows: Sequence[Measured], path: Path) -> None:
                            color=COLOURS.get(maker, "#777777"))
             panel.set_yticks(range(len(methods)), methods)
             panel.invert_yaxis()
-            panel.set_title(f"{title} ({place}, {_tokens(tokens)})", fontsize=9)
+            panel.set_title(f"{title}\n{place}, {_tokens(tokens)}", fontsize=9)
             if logarithmic:
                 panel.set_xscale("log")
             else:

@@ -265,9 +265,9 @@ def disabled(model: nn.Module) -> Generator[None, None, None]:
 
 @contextmanager
 def decoding(model: nn.Module) -> Generator[None, None, None]:
-    """Within this context calls without gradients are planned for one token each, as in a decoding loop.
+    """Within this context calls are planned for one token each, as in a decoding loop; steps with gradients too.
 
-    Only speed differs, never the result; training is not affected. Prompts may be run inside too, at some cost.
+    Only speed and memory differ, never the result. Prompts may be run inside too, at some cost.
     """
     parts = [part for part in holder(model).modules() if isinstance(part, AdapterModule)]
     before: list[Tokens] = [part.tokens for part in parts]

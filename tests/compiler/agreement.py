@@ -82,6 +82,11 @@ def agree(program: str, m: int, n: int, hyper: Mapping[str, Any] | None = None, 
     close(y, literal, tolerance, "output")
     weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(3), dtype=torch.double)
     agree_gradients((y * weights).sum(), (literal * weights).sum(), module, x, 30 * tolerance)
+    module.expect("one")
+    few = layer(x)
+    close(few, literal, tolerance, "output by the plan for one token")
+    agree_gradients((few * weights).sum(), (literal * weights).sum(), module, x, 30 * tolerance)
+    module.expect("many")
     penalty = module.penalty(layer.base)
     if penalty is not None:
         wanted = module.literal(layer.base).minimise()

@@ -289,7 +289,10 @@ def test_every_adapter_means_the_same_with_w_as_any_matrix(plain_plans: None, na
     for root in (*plans.outputs, *plans.many.outputs, *plans.one.outputs):
         assert not [low for low in order(root) if low.prim in ("base", "base_without_bias")]
     x = made(5, 32, dtype=torch.double)
-    agree(layer(x), layer.reference(x), [x, *(p for p in layer.parameters() if p.requires_grad)], 1e-9)
+    learned = [x, *(p for p in layer.parameters() if p.requires_grad)]
+    agree(layer(x), layer.reference(x), learned, 1e-9)
+    module.expect("one")
+    agree(layer(x), layer.reference(x), learned, 1e-9)
     layer.eval()
     with torch.no_grad():
         close(layer(x), layer.reference(x), 1e-10)
