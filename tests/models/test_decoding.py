@@ -52,15 +52,17 @@ def test_it_ends_with_the_context_also_after_an_error() -> None:
     assert {part.tokens for part in parts} == {"many"}
 
 
-def test_gradients_take_the_training_plan() -> None:
-    model = model_with("dora")
+@pytest.mark.parametrize("name", ["dora", "boft", "randlora"])
+def test_gradients_are_the_same_by_the_plan_for_one_token(name: str) -> None:
+    model = model_with(name)
     x = torch.randn(3, 64, dtype=torch.double)
     plain = copy.deepcopy(model)
     plain(x).square().sum().backward()
     with padp.decoding(model):
         model(x).square().sum().backward()
     for a, b in zip(padp.trainable(model), padp.trainable(plain), strict=True):
-        assert a.grad is not None and b.grad is not None and torch.equal(a.grad, b.grad)
+        assert a.grad is not None and b.grad is not None
+        assert torch.allclose(a.grad, b.grad, rtol=1e-9, atol=1e-9)
 
 
 def test_another_parameter_another_result() -> None:
