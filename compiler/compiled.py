@@ -260,12 +260,7 @@ def _inside(planner: Planner, literal: Node, weight: Node, around: Mapping[Regim
               if low.stage == 2 and low.prim not in ("base", "base_without_bias"))
     if own < 2 * first.tokens * size * WORTH_REPLACING or size < WORTH_PLANNING:
         return {}
-    free = planner.without_base()
-    ways = [("with W itself", free.per_token(free.value(literal)))]
-    parts = by_parts(planner.rules, literal, weight)
-    if parts is not None:
-        ways.append(("with the parts of its decomposition", free.per_token(free.value(parts))))
-    output = free.either("a base layer that is nothing but a product", ways)
+    output = without_base(planner, literal, weight)[0]
     found: dict[Regime, Planned] = {}
     for regime, old in around.items():
         e = Estimate(regime, {})
@@ -275,6 +270,18 @@ def _inside(planner: Planner, literal: Node, weight: Node, around: Mapping[Regim
         if stored <= stored_before and seconds < CLEARLY * seconds_before:
             found[regime] = planned
     return found
+
+
+def without_base(planner: Planner, literal: Node, weight: Node) -> tuple[Low, Low | None, Node | None]:
+    """y with W as a matrix like any other; the way by the parts of W's decomposition, and what it computes, if any."""
+    free = planner.without_base()
+    itself = free.per_token(free.value(literal))
+    parts = by_parts(planner.rules, literal, weight)
+    if parts is None:
+        return itself, None, None
+    by = free.per_token(free.value(parts))
+    ways = [("with W itself", itself), ("with the parts of its decomposition", by)]
+    return free.either("a base layer that is nothing but a product", ways), by, parts
 
 
 def _settled(planner: Planner, regime: Regime, *roots: Low) -> tuple[tuple[Low, ...], tuple[Decision, ...]]:

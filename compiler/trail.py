@@ -15,11 +15,11 @@ from typing import Any
 from padp.compiler import build as b
 from padp.compiler.applied import APPLIED
 from padp.compiler.attention import attention_maps
-from padp.compiler.compiled import Compiled
-from padp.compiler.decompositions import around_base
+from padp.compiler.compiled import Compiled, without_base
+from padp.compiler.decompositions import around_base, by_parts
 from padp.compiler.formulas import formula
 from padp.compiler.ir import Node
-from padp.compiler.low import Low
+from padp.compiler.low import Low, order
 from padp.compiler.planner import Application, Planner
 from padp.compiler.rules import RULES, Simplifier
 from padp.compiler.search import Estimate
@@ -100,7 +100,7 @@ def _linear(compiled: Compiled, rules: Recorder) -> list[_Note]:
     total = typed.output
     if method.site == "linear" and compiled.has_bias and not typed.mentions_bias:
         total = b.add(typed.graph, total, typed.graph.node("bias", (), ("bias",), total.type))
-    simple = rules(total)
+    literal = simple = rules(total)
     if weight is not None:
         around = around_base(rules, simple, weight)
         if around is not simple:
@@ -111,10 +111,19 @@ def _linear(compiled: Compiled, rules: Recorder) -> list[_Note]:
     seen: list[tuple[_Note, Low]] = []
     planner = Planner(typed.graph, weight, VALUES, _watched(rules, seen), compiled.regime, has_bias=compiled.has_bias)
     output = planner.per_token(planner.value(simple))
-    for regime in (compiled.regime, compiled.many.regime, compiled.one.regime):
-        _, decisions = planner.settle(output, regime=regime)
+    plans = ((compiled.regime, compiled.outputs), (compiled.many.regime, compiled.many.outputs),
+             (compiled.one.regime, compiled.one.outputs))
+    for regime, outputs in plans:
+        root, by, parts = output, None, None
+        if weight is not None and not any(low.prim in ("base", "base_without_bias") for low in order(*outputs)):
+            root, by, parts = without_base(planner, literal, weight)
+        _, decisions = planner.settle(root, regime=regime)
         e = Estimate(regime, {**planner.estimate.picks, **{id(d.low): d.taken for d in decisions}})
-        there = {id(low) for low in e.reached(output)}
+        there = {id(low) for low in e.reached(root)}
+        if by is not None and parts is not None and e.resolve(root) is e.resolve(by):
+            before = len(rules.notes)
+            rules.note(*_named(by_parts, "by_parts", object), literal, rules.formula(literal), rules.formula(parts))
+            notes += rules.notes[before:]
         notes += [note for note, low in seen if id(e.resolve(low)) in there]
     return notes
 

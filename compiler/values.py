@@ -100,11 +100,7 @@ def _thin_products(p: Planner, terms: list[Node]) -> tuple[list[Low], list[Node]
     """L₁ R₁ v + L₂ R₂ v = [L₁, L₂] [R₁; R₂] v: thin products of the same vectors as one, and the other terms."""
     groups: dict[int, list[tuple[Node, Node, Node]]] = {}
     for term in terms:
-        scalars: list[Node] = []
-        core = term
-        while core.op == "scale":
-            scalars.append(core.args[0])
-            core = core.args[1]
+        scalars, core = _unscaled(term)
         if core.op != "prod" or len(core.args) < 3 or not p.of_tokens(core.args[-1]) \
                 or p.of_tokens(*scalars, *core.args[:-1]):
             continue
@@ -135,11 +131,7 @@ def _matrices_first(p: Planner, terms: list[Node]) -> tuple[list[Low], list[Node
     """A v + B v = (A + B) v for small dense matrices: one product with the vectors, and the other terms."""
     groups: dict[tuple[int, Any], list[tuple[Node, Node]]] = {}
     for term in terms:
-        scalars: list[Node] = []
-        core = term
-        while core.op == "scale":
-            scalars.append(core.args[0])
-            core = core.args[1]
+        scalars, core = _unscaled(term)
         if core.op != "prod" or len(core.args) != 2 or not p.of_tokens(core.args[1]) or core.type.batch \
                 or p.of_tokens(*scalars, core.args[0]) or p.keeps_base(core.args[0]) or structured(core.args[0]):
             continue
@@ -166,10 +158,17 @@ def side_by_side(p: Planner, pairs: Sequence[tuple[Node, Node]], v: Low) -> Low:
     return p.times_vectors(p.value(left), p.times_vectors(p.value(right), v))
 
 
-def _vector_of(term: Node) -> Node:
+def _unscaled(term: Node) -> tuple[list[Node], Node]:
+    """The scalars before a term, and the term without them."""
+    scalars: list[Node] = []
     while term.op == "scale":
+        scalars.append(term.args[0])
         term = term.args[1]
-    return term.args[-1]
+    return scalars, term
+
+
+def _vector_of(term: Node) -> Node:
+    return _unscaled(term)[1].args[-1]
 
 
 def _scale(p: Planner, node: Node) -> Low:

@@ -172,6 +172,15 @@ def test_the_whole_text(golden: Callable[[str, str], None]) -> None:
 # ---------------------------------------------------------------- rules
 
 
+def test_rules_of_a_plan_for_a_plain_layer() -> None:
+    """Where the base is plain, SVFT calls none: the rule that put the parts of W in its place is named."""
+    program = compiled("svft", 1024, {"m": 1024, "n": 1024})
+    called, svft = plan_of(program), plan_of(program.usual)
+    assert "base" in {s.operation for s in called.train.steps}
+    assert "base" not in {s.operation for s in svft.train.steps}
+    assert "by_parts" in {u.rule for u in svft.rules} and "by_parts" not in {u.rule for u in called.rules}
+
+
 def test_which_rule_did_what() -> None:
     used = {(u.rule, u.line): u for u in plan("lora").rules}
     assert used["add on vectors", 10].before == "W + 2 · ΔW"
