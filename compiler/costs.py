@@ -468,8 +468,9 @@ ENTRIES: Mapping[str, Entry] = {
     "k:Im": Entry(_moving, _keeps_nothing), "k:softmax": Entry(_softmax, _keeps_result),
     # sums
     "sum": Entry(_reduction, _keeps_nothing), "mean": Entry(_reduction, _keeps_nothing),
-    "sumsq": Entry(_reduction, _keeps_input), "amax": Entry(_reduction, _keeps_input_and_result),
-    "amin": Entry(_reduction, _keeps_input_and_result), "k:trace": Entry(_reduction, _keeps_nothing),
+    "sumsq": Entry(_reduction, _keeps_input), "norm": Entry(_reduction, _keeps_input_and_result),
+    "amax": Entry(_reduction, _keeps_input_and_result), "amin": Entry(_reduction, _keeps_input_and_result),
+    "k:trace": Entry(_reduction, _keeps_nothing),
     # rearrangements
     "index_select": Entry(_gather, _keeps_nothing), "take_along": Entry(_gather, _keeps_nothing),
     "cat": Entry(_moving, _keeps_nothing),

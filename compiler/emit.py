@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from padp.compiler.direct import direct
 from padp.compiler.low import LEAVES, Low, order, source
 from padp.compiler.prims import ALIASES, NEEDS_LIKE, PRIMS, from_compute, to_compute
 from padp.compiler.recall import remember
@@ -33,6 +34,7 @@ class Stage:
         self.outputs = tuple(outputs)
         self._build = build
         self._built: tuple[fx.GraphModule, tuple[Leaf, ...]] | None = None
+        self._direct: Callable[..., Tensor] | None = None
 
     def ready(self) -> tuple[fx.GraphModule, tuple[Leaf, ...]]:
         """Build the graph if nobody has: torch.compile must find it built."""
@@ -43,6 +45,13 @@ class Stage:
     @property
     def graph(self) -> fx.GraphModule:
         return self.ready()[0]
+
+    @property
+    def direct(self) -> Callable[..., Tensor]:
+        """The graph as a function of a few tokens that nobody looks into (``direct.py``)."""
+        if self._direct is None:
+            self._direct = direct(self.graph.graph)
+        return self._direct
 
     @property
     def leaves(self) -> tuple[Leaf, ...]:
@@ -183,7 +192,7 @@ def _graph(roots: Sequence[Low], source: Source, names: Mapping[str, str], kept:
             target = operator.getitem if low.prim == "getitem" else PRIMS[low.prim]
             label = (labels or {}).get(low.span)
             node = graph.create_node("call_function", target, args, name=label)
-        node.meta["stack_trace"] = trace(source, low)
+        node.meta.update(stack_trace=trace(source, low), low=low)
         if id(low) in slots:
             node = graph.call_function(remember, (node, slots[id(low)]))
         nodes[id(low)] = node

@@ -10,8 +10,9 @@ memory is referred to, weakly. What padp itself writes through ``.data`` drops t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,13 +53,14 @@ class Stamp:
                 if t is not None:
                     memory, address, version = next(at, _NOTHING)
                     if t.data_ptr() != address or (-1 if t.is_inference() else t._version) != version \
-                            or memory is None or memory.expired():  # pyright: ignore[reportPrivateUsage]
+                            or memory is None or _EXPIRED(memory.cdata):  # pyright: ignore[reportPrivateUsage]
                         return False
         except RuntimeError:
             return False
         return next(at, None) is None
 
 
+_EXPIRED: Callable[[Any], bool] = getattr(torch.UntypedStorage, "_expired")  # what StorageWeakRef.expired asks
 _NOTHING = (None, -1, -1)
 
 

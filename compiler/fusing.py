@@ -4,15 +4,17 @@
     a + v Mᵀ     = add_linear(a, v, M)      the product adds to a as it goes
     a + c v Mᵀ   = add_linear(a, v, M, c)   for a number c, wherever it stands
     a ± b ⊙ c    = addcmul(a, b, c, ±1)
+    a + (p + q)  = (a + p) + q              for products p and q, so that both add to a as they go
     A + c L R    = add_linear(A, L, Rᵀ, c)  for large matrices
+    √ sumsq(A)   = norm(A)                  by rows, or of all numbers
 
 Only where the inner result is read nowhere else: what is shared is still made once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 from padp.compiler.costs import count
 from padp.compiler.ir import Type
@@ -26,13 +28,25 @@ _WITHOUT_BIAS = {"linear": 2, "sum_applied": 6}
 
 def fused(table: Table, roots: Sequence[Low]) -> tuple[Low, ...]:
     """The same roots with neighbours fused."""
-    readers: dict[int, int] = {}
+    return _rewritten(table, _rewritten(table, roots, _one_after_the_other), _fused)
+
+
+Readers: TypeAlias = "dict[int, int]"
+"""How often a value is read."""
+Done: TypeAlias = "dict[int, Low]"
+"""What became of a value."""
+
+
+def _rewritten(table: Table, roots: Sequence[Low], rule: Callable[[Table, Low, Readers, Done], Low | None]
+               ) -> tuple[Low, ...]:
+    """The roots with a rule applied to every value, what it is made of first."""
+    readers: Readers = {}
     for low in order(*roots):
         for x in low.inputs():
             readers[id(x)] = readers.get(id(x), 0) + 1
     for r in roots:
         readers[id(r)] = readers.get(id(r), 0) + 1
-    done: dict[int, Low] = {}
+    done: Done = {}
 
     def new(a: Any) -> Any:
         if isinstance(a, Low):
@@ -40,7 +54,7 @@ def fused(table: Table, roots: Sequence[Low]) -> tuple[Low, ...]:
         return tuple(new(x) for x in a) if isinstance(a, tuple) else a
 
     for low in order(*roots):
-        found = _sum(table, low, readers, done) if low.prim in ("add", "sub") else None
+        found = rule(table, low, readers, done)
         if found is None:
             args = tuple(new(a) for a in low.args)
             changed = any(done[id(x)] is not x for x in low.inputs())
@@ -50,7 +64,47 @@ def fused(table: Table, roots: Sequence[Low]) -> tuple[Low, ...]:
     return tuple(done[id(r)] for r in roots)
 
 
-def _sum(table: Table, low: Low, readers: dict[int, int], done: dict[int, Low]) -> Low | None:
+def _fused(table: Table, low: Low, readers: Readers, done: Done) -> Low | None:
+    match low.prim:
+        case "add" | "sub":
+            return _sum(table, low, readers, done)
+        case "root":
+            return _norm(table, low, readers, done)
+        case _:
+            return None
+
+
+def _one_after_the_other(table: Table, low: Low, readers: Readers, done: Done) -> Low | None:
+    """a + (p + q) as (a + p) + q for products p and q of each token, so that both can add to a."""
+    if low.prim != "add" or "T" not in low.lead or len(low.ins) != 2:
+        return None
+    for a, both in (low.ins, low.ins[::-1]):
+        if both.prim == "add" and readers[id(both)] == 1 and not _is_product(a) and len(both.ins) == 2 \
+                and a.dims == both.dims == low.dims and all(_is_product(x) and x.dims == low.dims for x in both.ins):
+            p, q = (done[id(x)] for x in both.ins)
+            table.span = both.span
+            return table.make("add", (table.make("add", (done[id(a)], p), low.type, low.lead), q), low.type, low.lead)
+    return None
+
+
+def _is_product(low: Low) -> bool:
+    """v Mᵀ, −v Mᵀ or c v Mᵀ."""
+    while low.prim == "neg" or (low.prim == "mul" and len(low.ins) == 1):
+        low = low.ins[0]
+    return low.prim == "linear"
+
+
+def _norm(table: Table, low: Low, readers: Readers, done: Done) -> Low | None:
+    """√ of a sum of squares that nobody else reads."""
+    (squares,) = low.args
+    if squares.prim != "sumsq" or readers[id(squares)] > 1:
+        return None
+    a, axis, rank = squares.args
+    table.span = low.span
+    return table.make("norm", (done[id(a)], axis, rank), low.type, low.lead)
+
+
+def _sum(table: Table, low: Low, readers: Readers, done: Done) -> Low | None:
     """a ± (a product that nobody else reads), where it pays: where there is one for each token, or a large one."""
     if len(low.args) != 2 or not all(isinstance(a, Low) for a in low.args):
         return None
@@ -75,6 +129,8 @@ def _sum(table: Table, low: Low, readers: dict[int, int], done: dict[int, Low]) 
             if first.prim == "mul" and len(first.ins) == 1 and isinstance(first.args[0], Low) \
                     and readers[id(first)] == 1:
                 factor, first = factor * first.args[1], first.args[0]
+            elif first.prim == "neg" and readers[id(first)] == 1:
+                factor, first = -factor, first.args[0]
             return table.make("add_linear", (done[id(total)], done[id(first)], done[id(m)], factor), low.type, low.lead)
         if single and inner.prim == "matmul" and "T" not in low.lead and total.dims == low.dims == inner.dims:
             table.span = inner.span

@@ -20,6 +20,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # pyright: i
 
 from padp.compiler import kernels
 from padp.compiler.compiled import Compiled, Lean
+from padp.compiler.direct import alone
 from padp.compiler.emit import Leaf, Stage, printed, run
 from padp.compiler.freshness import Stamp, stamp
 from padp.compiler.ir import Node, depends
@@ -280,6 +281,10 @@ class AdapterModule(nn.Module):
 
     def forward(self, x: Tensor, base: nn.Module) -> Tensor:
         """y for x of any leading shape; the base layer is called inside, once."""
+        if self.tokens == "one" and alone(x) and plain(base):
+            y = self._directly(x, base)
+            if y is not None:
+                return y
         plan = self.plans_on(base)
         if self.dropout and self.training:
             y = call_base(base, x, x)
@@ -297,6 +302,25 @@ class AdapterModule(nn.Module):
             return cast(Tensor, plan.train.graph(x, base, self.training, *self.arguments(plan.train, base)))
         steps, token = self.steps(base), plan.evaluation(self.tokens).token
         return cast(Tensor, token.graph.forward(x, base, False, *self.arguments(token, base, steps)))
+
+    def _directly(self, x: Tensor, base: nn.Module) -> Tensor | None:
+        """y by the plan for one token without its questions, whose answers are known; None where they are not."""
+        if self.dropout and self.training:
+            return None
+        one = self.plans_on(base).one
+        if torch.is_grad_enabled() or self.training:
+            self._cache = None
+            stage, steps = one.whole, None
+        else:
+            stage, steps = one.token, self.steps(base)
+        arguments, dtype = self.arguments(stage, base, steps), x.dtype
+        for a in arguments:
+            if a.dtype is not dtype and (a.is_floating_point() or a.is_complex()):
+                return None
+        if x.dim() == 2:
+            return stage.direct(x, base, self.training, *arguments)
+        y = stage.direct(x.reshape(-1, x.shape[-1]), base, self.training, *arguments)
+        return y.reshape(*x.shape[:-1], y.shape[-1])
 
     def plans_on(self, base: nn.Module | None) -> Compiled:
         """The plans for this base layer: a frozen one that is nothing but a product may have faster ones."""

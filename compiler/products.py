@@ -13,6 +13,7 @@ dispatch modes), these are F.linear and addmm. ``torch.backends.mkldnn.flags(ena
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -58,6 +59,16 @@ def product(v: Tensor, m: Tensor, bias: Tensor | None = None) -> Tensor:
     return _made(v, m, bias)
 
 
+def few_times(v: Tensor, m: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``product`` for few vectors of which it is known that nobody looks into what is done with them."""
+    if torch.is_grad_enabled():
+        return F.linear(v, m, bias) if _small(v, m) else product(v, m, bias)
+    if v.dtype is torch.float32 is m.dtype and type(m) in PLAIN and v.is_contiguous() and m.is_contiguous() \
+            and v.numel() * m.shape[0] >= WORTH_ONEDNN_FEW and _ENABLED() and foreign_processor() and m.is_cpu:
+        return cast(Tensor, _LINEAR(v, m, bias, "none", [], ""))
+    return F.linear(v, m, bias)
+
+
 def plus_product(a: Tensor, v: Tensor, m: Tensor, factor: float) -> Tensor:
     """a + factor · v mᵀ, the product adding to a as it goes."""
     if _small(v, m) or not _choosable(v, m, a) or a.shape[:-1] != v.shape[:-1]:
@@ -92,8 +103,12 @@ def plain(base: nn.Module) -> bool:
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _EVERYWHERE = tuple(getattr(nn.modules.module, f"_global{hooks}", {}) for hooks in _HOOKS)
-_PLAIN = (Tensor, nn.Parameter)
-_REAL = (torch.float32, torch.float64)
+PLAIN = (Tensor, nn.Parameter)
+"""The classes of tensors of which torch computes with the numbers and does nothing else."""
+REAL = (torch.float32, torch.float64)
+_ENABLED: Callable[[], bool] = getattr(getattr(torch, "_C", None), "_get_mkldnn_enabled",
+                                       lambda: bool(torch.backends.mkldnn.enabled))
+"""``torch.backends.mkldnn.enabled``, by a shorter way."""
 
 
 def _small(v: Tensor, m: Tensor) -> bool:
@@ -106,17 +121,17 @@ def _small(v: Tensor, m: Tensor) -> bool:
 
 def _choosable(v: Tensor, m: Tensor, third: Tensor | None) -> bool:
     """Whether there is a choice: a product of plain tensors on a CPU, that nobody looks into."""
-    return type(v) in _PLAIN and type(m) in _PLAIN \
-        and v.device.type == "cpu" == m.device.type and v.dtype == m.dtype and v.dtype in _REAL \
+    return type(v) in PLAIN and type(m) in PLAIN \
+        and v.device.type == "cpu" == m.device.type and v.dtype == m.dtype and v.dtype in REAL \
         and v.layout == m.layout == torch.strided and v.dim() > 1 \
-        and (third is None or (type(third) in _PLAIN and third.dtype == v.dtype)) \
+        and (third is None or (type(third) in PLAIN and third.dtype == v.dtype)) \
         and not looked_into() and not dispatched() and autocast_dtype(v) is None
 
 
 def _by_onednn(v: Tensor, m: Tensor) -> bool:
     """Whether oneDNN is the faster one."""
     if v.dtype != torch.float32 or v.device.type != "cpu" or not foreign_processor() or dispatched() \
-            or not torch.backends.mkldnn.enabled:
+            or not _ENABLED():
         return False
     few = v.numel() < FEW * v.shape[-1]
     if not (_dense(v) and _dense(m)) or (few and not m.is_contiguous()):

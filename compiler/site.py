@@ -308,7 +308,8 @@ class LinearSite(Site, StandIn):
         if not names:
             return cast(Tensor, self.base(x))
         if len(names) == 1:
-            return cast(Tensor, self.adapters[names[0]](x, self.base))
+            here = self._modules  # past __getattr__, which would ask the base
+            return cast(Tensor, cast(nn.ModuleDict, here["adapters"])[names[0]](x, here["base"]))
         y = call_base(self.base, x, x)
         for name in names:
             y = y + self.module(name).added(x, self.base).to(y.dtype)

@@ -17,6 +17,9 @@ _PEEK: Callable[[], object] | None = getattr(getattr(getattr(torch, "_C", None),
 """What torch.func is doing now, or None; torch has no public name for it."""
 _MODES: Callable[[], int] | None = getattr(getattr(torch, "_C", None), "_len_torch_dispatch_stack", None)
 """How many dispatch modes there are now; torch has no public name for it."""
+_CASTING: Callable[[], bool] = getattr(getattr(torch, "_C", None), "_is_any_autocast_enabled",
+                                       lambda: torch.is_autocast_enabled("cpu"))
+"""Whether autocast is on anywhere; torch has no public name for it."""
 _TRACED: Callable[[], bool] = getattr(torch.jit, "is_tracing", lambda: False)
 
 
@@ -31,8 +34,15 @@ def dispatched() -> bool:
     return _MODES is not None and _MODES() > 0
 
 
+def autocasting() -> bool:
+    """Whether autocast is on for some device."""
+    return _CASTING()
+
+
 def autocast_dtype(t: Tensor) -> torch.dtype | None:
     """What autocast makes of products on t's device; None where it is off, or the device has none."""
+    if not _CASTING():
+        return None
     kind = t.device.type
     if kind == "meta" or not torch.is_autocast_enabled(kind):
         return None

@@ -55,7 +55,7 @@ CASES: dict[str, Case] = {
     "matvec": lambda o: o("matvec", o.of_tokens("B", 3, N), o.x, item=(3,)),
     "dot": lambda o: o("dot", o.x, o.y, item=()), "solve_vectors": lambda o: o("solve_vectors", o.M, o.x, 0),
     "sum": lambda o: o("sum", o.x, (-1,), item=()), "mean": lambda o: o("mean", o.x, (-1,), item=()),
-    "sumsq": lambda o: o("sumsq", o.x, "all", 1, item=()),
+    "sumsq": lambda o: o("sumsq", o.x, "all", 1, item=()), "norm": lambda o: o("norm", o.x, "all", 1, item=()),
     "amax": lambda o: o("amax", o.x, (-1,), item=()), "amin": lambda o: o("amin", o.x, (-1,), item=()),
     "interleave": lambda o: o("interleave", (o.x, o.y), 1, item=(2 * N,)),
     "cat": lambda o: o("cat", (o.x, o.y), -1, item=(2 * N,)),
