@@ -95,6 +95,7 @@ class Compiled:
     one: Evaluation
     delta: Stage | None
     merging: Callable[[], Stage | None]
+    stepping: Callable[[], Stage | None]
     penalty: Stage | None
     planner: Planner
     outputs: tuple[Low, ...]
@@ -121,6 +122,11 @@ class Compiled:
     def merged(self) -> Stage | None:
         """W' and bias' as a graph, planned when it is first wanted; None where there is only the way by applying it."""
         return self.merging()
+
+    @cached_property
+    def step_of_one(self) -> Stage:
+        """A training step of one token, planned when the first one comes."""
+        return self.stepping() or self.one.whole
 
     def ready(self) -> None:
         """Build what torch.compile may enter first."""
@@ -228,14 +234,24 @@ def _compile(k: _Key) -> Compiled:
         roots = None if why is not None else _merged(planner, simple, has_bias)
         return stage(roots) if roots is not None and _from_kept(roots, kept) else None
 
+    def stepping(plain: bool) -> Stage | None:
+        regime = replace(k.train, tokens=1)
+        roots = _settled(planner, regime, output)[0]
+        if plain and weight is not None:
+            roots = _inside(planner, literal, weight, {regime: roots}).get(regime, (roots, ()))[0]
+        return stage(roots) if {id(v) for v in kept_values(*roots)} <= {id(v) for v in kept} else None
+
     made = Compiled(
         method=method, typed=typed, parameters=typed.parameters, names=names, kept=kept, regime=k.train,
         train=train, lean=_lean(recipes(trained, k.train), trained, stage),
         many=_evaluation(many, *settled[many], stage, train), one=_evaluation(one, *settled[one], stage, train),
         delta=None if plain_delta is None else stage(plain_delta), merging=merging,
+        stepping=lambda: stepping(False),
         penalty=None if plain_penalty is None else stage(plain_penalty), planner=planner, outputs=trained,
         decisions=decisions, why_not_mergeable=why, needs_weight=_reads_weight(trained[0]), has_bias=has_bias)
-    return replace(made, on_plain=_on_plain(made, inside, stage)) if inside else made
+    if not inside:
+        return made
+    return replace(made, on_plain=replace(_on_plain(made, inside, stage), stepping=lambda: stepping(True)))
 
 
 def _on_plain(made: Compiled, inside: Mapping[Regime, Planned], stage: Callable[..., Stage]) -> Compiled:
@@ -323,7 +339,7 @@ def _compile_attention(k: _Key, typed: Elaborated, names: Mapping[str, str]) -> 
     evaluation = Evaluation(replace(k.train, name="eval", train=False), stage, stage, stage, roots)
     return Compiled(
         method=method, typed=typed, parameters=typed.parameters, names=names, kept=kept, regime=k.train, train=stage,
-        lean=None, many=evaluation, one=evaluation, delta=None, merging=lambda: None,
+        lean=None, many=evaluation, one=evaluation, delta=None, merging=lambda: None, stepping=lambda: None,
         penalty=None if penalty is None else emit(penalty, method.source, names, kept), planner=planner, outputs=roots,
         decisions=decisions, why_not_mergeable="an attention is merged into its projections, head by head",
         needs_weight=True, has_bias=bool(k.has_bias),

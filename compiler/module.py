@@ -294,8 +294,8 @@ class AdapterModule(nn.Module):
             return cast(Tensor, whole.graph(x, base, False, *self.arguments(whole, base)))
         if torch.is_grad_enabled() or self.training:
             self._cache = None
-            if self.tokens == "one":  # the plan for one token, with what eval would keep made in the same graph
-                whole = plan.one.whole
+            if self.tokens == "one":
+                whole = plan.one.whole if torch.compiler.is_compiling() else plan.step_of_one
                 return cast(Tensor, whole.graph(x, base, self.training, *self.arguments(whole, base)))
             if plan.lean is not None and torch.is_grad_enabled() and not looked_into() and possible(x):
                 return self._leanly(plan.lean, x, base)
@@ -307,12 +307,12 @@ class AdapterModule(nn.Module):
         """y by the plan for one token without its questions, whose answers are known; None where they are not."""
         if self.dropout and self.training:
             return None
-        one = self.plans_on(base).one
+        plan = self.plans_on(base)
         if torch.is_grad_enabled() or self.training:
             self._cache = None
-            stage, steps = one.whole, None
+            stage, steps = plan.step_of_one, None
         else:
-            stage, steps = one.token, self.steps(base)
+            stage, steps = plan.one.token, self.steps(base)
         arguments, dtype = self.arguments(stage, base, steps), x.dtype
         for a in arguments:
             if a.dtype is not dtype and (a.is_floating_point() or a.is_complex()):

@@ -280,7 +280,9 @@ def in_turn(candidates: Mapping[str, Callable[[], Any]], how: How) -> dict[str, 
     """Each candidate's time, taken in turn after a round that warms up and finds how often to run each.
 
     Noise on a shared machine only adds time, and for longer than one sample: of three rounds' medians the lowest is
-    nearest to the truth.
+    nearest to the truth. Before a sample of several short runs one is not counted: it fetches code and tensors back
+    into the caches, which the candidate before has filled with its own. In a model, layer after layer runs one maker's
+    code.
     """
     clock = time.process_time if how.cpu_time else time.perf_counter
 
@@ -303,6 +305,8 @@ def in_turn(candidates: Mapping[str, Callable[[], Any]], how: How) -> dict[str, 
         samples: dict[str, list[float]] = {name: [] for name in candidates}
         for _ in range(how.repeats):
             for name, run in candidates.items():
+                if often[name] > 1:
+                    run()
                 samples[name].append(timed(run, often[name]))
         for name, values in samples.items():
             medians[name].append(median(values))
