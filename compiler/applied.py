@@ -153,8 +153,10 @@ def _spectral(p: Planner, m: Node, v: Low, transposed: bool) -> Low | None:
         return None
     c, places = inner.args[0].args
     rows, cols = (int(d) for d in m.type.item)
-    made = p.make("spectral_apply", (p.value(c), p.value(places), v, rows, cols, transposed),
-                  Type((cols if transposed else rows,)), v.lead)
+    count, size = int(c.type.item[0]), cols if transposed else rows
+    bins = p.make("i:spectral_bins", (p.value(places), rows, cols), Type((3, count), kind="index"))
+    weights = p.make("spectral_weights", (p.value(c), bins, rows, cols, transposed), Type((count, 2)))
+    made = p.make("spectral_apply", (weights, bins, v, rows, cols, transposed), Type((size,)), v.lead)
     dense = p.rules.t(m) if transposed else m
     return p.either("a matrix of few frequencies on vectors", [
         ("transforms of the vectors", made), ("the matrix built, then applied", p.apply_dense(dense, v))], v)

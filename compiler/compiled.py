@@ -283,7 +283,7 @@ def _inside(planner: Planner, literal: Node, weight: Node, around: Mapping[Regim
         planned = _settled(planner, regime, output)
         stored, seconds = e.total(*planned[0])
         stored_before, seconds_before = e.total(*old)
-        if stored <= stored_before and seconds < CLEARLY * seconds_before:
+        if stored <= stored_before and seconds < seconds_before and e.time(*planned[0]) < CLEARLY * e.time(*old):
             found[regime] = planned
     return found
 

@@ -419,7 +419,7 @@ def _sparse(s: Sizes) -> Cost:
 
 def _spectral(s: Sizes) -> Cost:
     """A real transform of the vectors, the entries, a real transform back; backward the same twice (recomputed)."""
-    entries = s.ins[0][-1]
+    entries = s.ins[0][0]
     rows = s.made // s.out[-1] if not isinstance(s.made, sp.Expr) else s.made / s.out[-1]
     work = 2.5 * s.read(2) * log2(s.ins[2][-1]) + 2.5 * s.made * log2(s.out[-1]) + 8 * rows * entries
     moved = 4 * s.read(2) + 4 * s.made + 10 * rows * entries
@@ -497,5 +497,6 @@ ENTRIES: Mapping[str, Entry] = {
     "circulant_apply": Entry(_circulant, lambda low: _inputs(low)[:2]),
     "circulant_grid": Entry(_circulant_grid, _keeps_other),
     "sparse_apply": Entry(_sparse, _keeps_sparse),
+    "spectral_weights": Entry(_entrywise(2), _keeps_nothing),
     "spectral_apply": Entry(_spectral, lambda low: [low.args[2]]),
 }  # fmt: skip

@@ -6,6 +6,7 @@
     a ± b ⊙ c    = addcmul(a, b, c, ±1)
     a + (p + q)  = (a + p) + q              for products p and q, so that both add to a as they go
     A + c L R    = add_linear(A, L, Rᵀ, c)  for large matrices
+    c (D v)      = (c D) v                  for a number c and a matrix D of a few entries
     √ sumsq(A)   = norm(A)                  by rows, or of all numbers
 
 Only where the inner result is read nowhere else: what is shared is still made once.
@@ -24,6 +25,9 @@ LARGE = 1 << 16
 """Numbers from which on a matrix is large."""
 _WITHOUT_BIAS = {"linear": 2, "sum_applied": 6}
 """Products that can take a bias, with their number of arguments without."""
+
+_OF_ENTRIES = ("spectral_apply", "sparse_apply", "circulant_apply", "circulant_grid")
+"""Matrices that are applied by the numbers that make them, which are the first argument."""
 
 
 def fused(table: Table, roots: Sequence[Low]) -> tuple[Low, ...]:
@@ -70,6 +74,8 @@ def _fused(table: Table, low: Low, readers: Readers, done: Done) -> Low | None:
             return _sum(table, low, readers, done)
         case "root":
             return _norm(table, low, readers, done)
+        case "mul":
+            return _scaled(table, low, readers, done)
         case _:
             return None
 
@@ -85,6 +91,20 @@ def _one_after_the_other(table: Table, low: Low, readers: Readers, done: Done) -
             table.span = both.span
             return table.make("add", (table.make("add", (done[id(a)], p), low.type, low.lead), q), low.type, low.lead)
     return None
+
+
+def _scaled(table: Table, low: Low, readers: Readers, done: Done) -> Low | None:
+    """c · (what numbers a few entries make of each token), c a number."""
+    inner = low.ins[0]
+    if len(low.ins) != 1 or inner.prim not in _OF_ENTRIES or readers[id(inner)] > 1 or "T" not in low.lead \
+            or low.args[0] is not inner:
+        return None
+    entries, *rest = (done[id(x)] if isinstance(x, Low) else x for x in inner.args)
+    if "T" in entries.lead:
+        return None
+    table.span = low.span
+    scaled = table.make("mul", (entries, low.args[1]), entries.type, entries.lead)
+    return table.make(inner.prim, (scaled, *rest), low.type, low.lead)
 
 
 def _is_product(low: Low) -> bool:

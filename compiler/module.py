@@ -246,7 +246,9 @@ class AdapterModule(nn.Module):
                 case "param":
                     attribute = self.names[name]
                     found = parameters.get(attribute)
-                    out.append(getattr(self, attribute) if found is None else found)  # a buffer, or parametrised
+                    if found is None:
+                        found = buffers.get(attribute)
+                    out.append(getattr(self, attribute) if found is None else found)  # or parametrised
                 case "kept":
                     out.append(cast(Tensor, buffers[f"kept_{name}"]))
                 case "step":

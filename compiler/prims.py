@@ -22,7 +22,7 @@ from padp.compiler.circulants import circulant_grid
 from padp.compiler.products import FEW, THIN, plain, plus_product, product, sum_applied
 from padp.compiler.rounds import Key, schedule
 from padp.compiler.sparse import sparse_apply
-from padp.compiler.spectral import spectral_apply
+from padp.compiler.spectral import spectral_apply, spectral_bins, spectral_weights
 from padp.compiler.transforms import autocast_dtype
 from padp.compiler.turning import turned_slice
 
@@ -399,7 +399,8 @@ PRIMS: dict[str, Callable[..., Any]] = {
     "permute_tail": permute_tail,
     "unit_rows": unit_rows, "unit_blocks": unit_blocks,
     "replace_slice": replace_slice, "turned_slice": turned_slice, "replace_entries": replace_entries,
-    "i:given": given_index, "spectral_apply": spectral_apply, "cat": cat, "interleave": interleave,
+    "i:given": given_index, "spectral_apply": spectral_apply,
+    "i:spectral_bins": spectral_bins, "spectral_weights": spectral_weights, "cat": cat, "interleave": interleave,
     "circulant_apply": circulant_apply, "sparse_apply": sparse_apply, "detach": torch.detach, "dropout": dropout,
     "per_token": per_token, "spread_entries": spread_entries, "full": full, "eye": eye,
     "mT": transposed, "narrow": torch.narrow, "unsqueeze": torch.unsqueeze, "movedim": torch.movedim,

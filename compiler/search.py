@@ -170,6 +170,10 @@ class Estimate:
         stored = sum(numbers(x, r.tokens) for x in kept.values() if self.is_large(x))
         return stored, float(f"{time + price:.10g}")  # the order of adding up decides nothing
 
+    def time(self, *roots: Low) -> float:
+        """The seconds of a plan, without any price of what is kept."""
+        return sum(self.own(low) for low in self.reached(*roots))
+
     def is_large(self, low: Low) -> bool:
         """Whether a value without tokens is as large as half of W: not to be stored beside it."""
         return bool(self.regime.large) and low.stage < 2 and numbers(low, self.regime.tokens) >= self.regime.large

@@ -2,9 +2,15 @@
 
     y_a = 1/(mn) · Re Σ_k c_k e^{2πi p_k a/m} · conj(X_{q_k}),        X = FFT(x)
 
-x and y are real, so half of each spectrum is enough: one real transform of x, the frequencies gathered, scaled and put
-at p and −p, one real transform back. Backward is the same with S transposed; nothing but x and c is kept for it. On a
-CPU a few tokens at a time are transformed, tokens innermost, so that frequencies are whole rows that lie in the cache.
+Re z = Re z̄, so a frequency above the middle, on either side, is the conjugate of its mirror below: half of each
+spectrum is enough. One real transform of x, the bins q gathered, weighted, put at the bins p, one real transform back.
+
+    spectral_bins(places, m, n) -> (3, k)      p and q below the middle, and whether exactly one of them was above
+    spectral_weights(c, bins, …) -> (k, 2)     what real and imaginary parts are multiplied with
+    spectral_apply(weights, bins, v, …)        D v
+
+The first is the same for ever, the second for a step. On a CPU a few tokens at a time are transformed, tokens
+innermost, so that frequencies are whole rows that lie in the cache; nothing but x and the weights is kept for backward.
 """
 
 from __future__ import annotations
@@ -20,77 +26,86 @@ from padp.compiler.transforms import looked_into
 NUMBERS_AT_A_TIME = 1 << 17
 
 
-def spectral_apply(c: Tensor, places: Tensor, v: Tensor, rows: int, cols: int, transposed: bool) -> Tensor:
+def spectral_bins(places: Tensor, rows: int, cols: int) -> Tensor:
+    """For each entry: the bin of its row and of its column in half spectra, and 1 where the two are on one side of
+    their middles, else 0."""
+    p, q = places.unbind(1)
+    up, across = torch.minimum(p, rows - p), torch.minimum(q, cols - q)
+    return torch.stack([up, across, ((up == p) == (across == q)).to(up.dtype)])
+
+
+def spectral_weights(c: Tensor, bins: Tensor, rows: int, cols: int, transposed: bool) -> Tensor:
+    """(…, k, 2) for the real and the imaginary part of each entry on its way from q to p (``transposed``: p to q)."""
+    put, size, other = (bins[1], cols, rows) if transposed else (bins[0], rows, cols)
+    wide = c.to(torch.promote_types(c.dtype, torch.float32))
+    real = wide * (_share(put, size, wide.dtype) / other)
+    return torch.stack([real, torch.where(bins[2] == 1, -real, real)], -1)
+
+
+def spectral_apply(weights: Tensor, bins: Tensor, v: Tensor, rows: int, cols: int, transposed: bool) -> Tensor:
     """D v for vectors along the last axis; ``transposed``: Dᵀ v."""
-    wide = torch.promote_types(torch.promote_types(c.dtype, v.dtype), torch.float32)
+    wide = torch.promote_types(torch.promote_types(weights.dtype, v.dtype), torch.float32)
     flat = v.reshape(-1, v.shape[-1]).to(wide)
-    p, q = (places[:, 1], places[:, 0]) if transposed else (places[:, 0], places[:, 1])
-    m, n = (cols, rows) if transposed else (rows, cols)
-    c = c.to(wide)
-    y = _written_out(c, _half(flat), p, q, m, n) if looked_into() else \
-        cast(Tensor, _Spectral.apply(c, flat, p, q, m, n))  # type: ignore[no-untyped-call]
-    return y.reshape(*v.shape[:-1], m).to(v.dtype)
+    put, take, size = (bins[1], bins[0], cols) if transposed else (bins[0], bins[1], rows)
+    weights = weights.to(wide)
+    if looked_into():
+        y = _moved(_half(flat), weights, take, put, size)
+    elif torch.is_grad_enabled() and (weights.requires_grad or flat.requires_grad):
+        y = cast(Tensor, _Spectral.apply(weights, flat, take, put, size))  # type: ignore[no-untyped-call]
+    else:
+        y = _by_pieces(weights, flat, take, put, size)
+    return y.reshape(*v.shape[:-1], size).to(v.dtype)
 
 
 class _Spectral(torch.autograd.Function):
     """y = D x row by row, D of m×n; differentiable as often as wanted."""
 
     @staticmethod
-    def forward(ctx: Any, c: Tensor, x: Tensor, p: Tensor, q: Tensor, m: int, n: int) -> Tensor:
-        ctx.save_for_backward(c, x, p, q)
-        ctx.sizes = m, n
-        y = x.new_empty(x.shape[0], m)
-        entries = _Entries(c, p, q, m, n)
-        for at in _pieces(x):
-            y[at] = entries.applied(_half(x[at]))
-        return y
+    def forward(ctx: Any, weights: Tensor, x: Tensor, take: Tensor, put: Tensor, m: int) -> Tensor:
+        ctx.save_for_backward(weights, x, take, put)
+        ctx.size = m
+        return _by_pieces(weights, x, take, put, m)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         (dy,) = grads
-        c, x, p, q = ctx.saved_tensors
-        m, n = ctx.sizes
-        needs_c, needs_x = ctx.needs_input_grad[:2]
+        weights, x, take, put = ctx.saved_tensors
+        m, n = ctx.size, x.shape[1]
+        for_weights, for_x = ctx.needs_input_grad[:2]
+        twice = (1 / (_share(put, m, x.dtype) * m))[:, None]  # a bin inside counts twice in a real transform back
+        turned = weights * twice * (_share(take, n, x.dtype) * n)[:, None]
         if torch.is_grad_enabled() and len(x):  # somebody differentiates this too
-            dc = _slopes(_half(dy), _half(x), p, q, m, n) if needs_c else None
-            dx = _Spectral.apply(c, dy, q, p, n, m) if needs_x else None  # type: ignore[no-untyped-call]
-            return dc, dx, None, None, None, None
-        dc, dx = torch.zeros_like(c), torch.empty_like(x)
-        turned = _Entries(c, q, p, n, m)
+            dw = _slopes(_half(dy), _half(x), take, put) * twice if for_weights else None
+            dx = _Spectral.apply(turned, dy, put, take, n) if for_x else None  # type: ignore[no-untyped-call]
+            return dw, dx, None, None, None
+        dw, dx = torch.zeros_like(weights), torch.empty_like(x, memory_format=torch.contiguous_format)
         for at in _pieces(x):
             spectrum = _half(dy[at])
-            if needs_c:
-                dc += _slopes(spectrum, _half(x[at]), p, q, m, n)
-            if needs_x:
-                dx[at] = turned.applied(spectrum)
-        return dc if needs_c else None, dx if needs_x else None, None, None, None, None
+            if for_weights:
+                dw += _slopes(spectrum, _half(x[at]), take, put)
+            if for_x:
+                dx[at] = _moved(spectrum, turned, put, take, n)
+        return dw * twice if for_weights else None, dx if for_x else None, None, None, None
 
 
-class _Entries:
-    """The coefficients between half spectra: from bin ``taken`` to bin ``put``, weights for real and imaginary part.
+def _by_pieces(weights: Tensor, x: Tensor, take: Tensor, put: Tensor, m: int) -> Tensor:
+    """Rows of D x, a few at a time."""
+    pieces = list(_pieces(x))
+    if len(pieces) == 1:
+        return _moved(_half(x), weights, take, put, m)
+    y = x.new_empty(x.shape[0], m)
+    for at in pieces:
+        y[at] = _moved(_half(x[at]), weights, take, put, m)
+    return y
 
-    c_k goes from q_k to p_k, and conjugated to −p_k: each with half its size, and only where that is in the first half.
-    Bins in the second half are read as the conjugates of their mirrors.
-    """
 
-    def __init__(self, c: Tensor, p: Tensor, q: Tensor, m: int, n: int) -> None:
-        self.m, self.n = m, n
-        mirrored = q > n // 2
-        taken, sign = torch.where(mirrored, n - q, q), torch.where(mirrored, 1.0, -1.0).to(c.dtype)
-        put = torch.cat([p, (m - p) % m])
-        inside = torch.nonzero(put <= m // 2)[:, 0]
-        self.put, self.taken = put[inside], taken.repeat(2)[inside]
-        half = 0.5 * c.repeat(2)[inside]
-        imaginary = torch.cat([sign, -sign])[inside] * half
-        self.weights = torch.stack([half, imaginary], -1)[:, None]  # (entries, 1, 2)
-
-    def applied(self, half: Tensor) -> Tensor:
-        """Rows of D x from the half spectra of x, frequencies first."""
-        terms = torch.view_as_real(half.index_select(0, self.taken)) * self.weights
-        spectrum = torch.zeros(self.m // 2 + 1, half.shape[1], 2, dtype=terms.dtype, device=half.device)
-        spectrum.index_add_(0, self.put, terms)
-        rows: Tensor = torch.fft.irfft(torch.view_as_complex(spectrum), n=self.m, dim=0).mT
-        return rows / self.n
+def _moved(half: Tensor, weights: Tensor, take: Tensor, put: Tensor, m: int) -> Tensor:
+    """Rows from half spectra, frequencies first: bins taken, weighted, put and transformed back."""
+    terms = torch.view_as_real(half.index_select(0, take)) * weights[:, None]
+    spectrum = torch.zeros(m // 2 + 1, half.shape[1], 2, dtype=terms.dtype, device=half.device)
+    spectrum = spectrum.index_add(0, put, terms) if looked_into() else spectrum.index_add_(0, put, terms)
+    rows: Tensor = torch.fft.irfft(torch.view_as_complex(spectrum), n=m, dim=0).mT
+    return rows
 
 
 def _pieces(x: Tensor) -> Iterator[slice]:
@@ -106,23 +121,11 @@ def _half(x: Tensor) -> Tensor:
     return half
 
 
-def _slopes(dy: Tensor, x: Tensor, p: Tensor, q: Tensor, m: int, n: int) -> Tensor:
-    """∂c_k = Σ_t Re(DY_{p_k} X_{q_k}) / (mn); a conjugate on one side turns the imaginary parts' sign."""
-    far_p, far_q = p > m // 2, q > n // 2
-    a = torch.view_as_real(dy.index_select(0, torch.where(far_p, m - p, p)))
-    b = torch.view_as_real(x.index_select(0, torch.where(far_q, n - q, q)))
-    real, imaginary = (a * b).sum(1).unbind(-1)
-    return (real - torch.where(far_p == far_q, imaginary, -imaginary)) / (m * n)
+def _slopes(dy: Tensor, x: Tensor, take: Tensor, put: Tensor) -> Tensor:
+    """Σ_t of the bins put of dy times the bins taken of x, real and imaginary parts each on their own: (k, 2)."""
+    return (torch.view_as_real(dy.index_select(0, put)) * torch.view_as_real(x.index_select(0, take))).sum(1)
 
 
-def _written_out(c: Tensor, half: Tensor, p: Tensor, q: Tensor, m: int, n: int) -> Tensor:
-    """The same in operations whose sizes do not depend on where the entries lie, for torch.compile and its like."""
-    mirrored = q > n // 2
-    found = half.index_select(0, torch.where(mirrored, n - q, q))
-    terms = torch.where(mirrored[:, None], found, found.conj()) * (0.5 * c)[:, None]
-    spectrum = torch.zeros(m // 2 + 1, half.shape[1], dtype=half.dtype, device=half.device)
-    for place, part in ((p, terms), ((m - p) % m, terms.conj())):  # what lies in the other half adds 0, to entry 0
-        inside = place <= m // 2
-        spectrum = spectrum.index_add(0, torch.where(inside, place, 0), part * inside[:, None])
-    rows: Tensor = torch.fft.irfft(spectrum, n=m, dim=0).mT
-    return rows / n
+def _share(bins: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+    """½, for a real transform back counts a bin twice; 1 for the first and, of an even size, the middle one."""
+    return torch.where((bins > 0) & (2 * bins < size), 0.5, 1.0).to(dtype)

@@ -12,7 +12,7 @@ from torch import Tensor
 from padp.compiler import blocks, kernels, spectral
 from padp.compiler.prims import circulant_apply, each
 from padp.compiler.sparse import sparse_apply
-from padp.compiler.spectral import spectral_apply
+from padp.compiler.spectral import spectral_apply, spectral_bins, spectral_weights
 from padp.compiler.turning import turned_slice
 
 Apply: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -44,7 +44,8 @@ def sparse(flip: bool) -> Apply:
 
 
 def spectra(flip: bool) -> Apply:
-    return lambda c, v: spectral_apply(c, PLACES, v, ROWS, COLS, flip)
+    bins = spectral_bins(PLACES, ROWS, COLS)
+    return lambda c, v: spectral_apply(spectral_weights(c, bins, ROWS, COLS, flip), bins, v, ROWS, COLS, flip)
 
 
 def circulants(flip: bool) -> Apply:
