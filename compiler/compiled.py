@@ -283,7 +283,8 @@ def _inside(planner: Planner, literal: Node, weight: Node, around: Mapping[Regim
         planned = _settled(planner, regime, output)
         stored, seconds = e.total(*planned[0])
         stored_before, seconds_before = e.total(*old)
-        if stored <= stored_before and seconds < seconds_before and e.time(*planned[0]) < CLEARLY * e.time(*old):
+        time = e.time(*old)  # the rest is the price of what is kept, which both keep
+        if stored <= stored_before and seconds - (seconds_before - time) < CLEARLY * time:
             found[regime] = planned
     return found
 
@@ -303,7 +304,7 @@ def without_base(planner: Planner, literal: Node, weight: Node) -> tuple[Low, Lo
 def _settled(planner: Planner, regime: Regime, *roots: Low) -> tuple[tuple[Low, ...], tuple[Decision, ...]]:
     """The roots with every choice made for a regime, and neighbouring operations fused."""
     plain, decisions = planner.settle(*roots, regime=regime)
-    return fused(planner.table, plain), decisions
+    return fused(planner.table, plain, Estimate(regime, {})), decisions
 
 
 def _lean(found: Sequence[Recipe], roots: Sequence[Low], stage: Callable[..., Stage]) -> Lean | None:

@@ -370,6 +370,16 @@ def _moving(s: Sizes) -> Cost:
     return Cost(moved=s.made + s.all_read, moved_back=s.made + s.all_read if any(s.needs) else 0)
 
 
+def _opening(s: Sizes) -> Cost:
+    """Backward a copy and entries far apart."""
+    return Cost(moved_back=4 * s.made)
+
+
+def _closing(s: Sizes) -> Cost:
+    """A copy and entries far apart; backward the entries alone."""
+    return Cost(moved=4 * s.made, moved_back=2 * s.read(1))
+
+
 def _striding(s: Sizes) -> Cost:
     """A copy and entries far apart: every line of memory is touched twice."""
     plain = _moving(s)
@@ -451,7 +461,8 @@ ENTRIES: Mapping[str, Entry] = {
     "linear": Entry(_product(0, 1), _keeps_other), "linear_each": Entry(_product(0, 1), _keeps_other),
     "each": Entry(_product(0, 1), _keeps_other), "matmul": Entry(_product(0, 1), _keeps_other),
     "matvec": Entry(_product(0, 1), _keeps_other), "mv": Entry(_matvec, _keeps_other),
-    "turned_slice": Entry(_turned_slice, _keeps_other),
+    "turned_slice": Entry(_turned_slice, _keeps_other), "open_slice": Entry(_opening, _keeps_nothing),
+    "close_slice": Entry(_closing, _keeps_nothing),
     "add_linear": Entry(_addmm, _keeps_addmm),
     "sum_applied": Entry(_sum_applied, _keeps_sum_applied),
     "base": Entry(_base, _keeps_nothing), "base_without_bias": Entry(_base, _keeps_nothing),
@@ -473,8 +484,8 @@ ENTRIES: Mapping[str, Entry] = {
     "k:trace": Entry(_reduction, _keeps_nothing),
     # rearrangements
     "index_select": Entry(_gather, _keeps_nothing), "take_along": Entry(_gather, _keeps_nothing),
-    "cat": Entry(_moving, _keeps_nothing),
-    "interleave": Entry(_moving, _keeps_nothing), "spread_entries": Entry(_moving, _keeps_nothing),
+    "cat": Entry(_moving, _keeps_nothing), "packed": Entry(_moving, _keeps_nothing),
+    "interleave": Entry(_moving, _keeps_nothing), "spread_rounds": Entry(_moving, _keeps_nothing),
     "per_token": Entry(_moving, _keeps_nothing), "stack_parts": Entry(_moving, _keeps_nothing),
     "replace_slice": Entry(_striding, _keeps_nothing), "replace_entries": Entry(_moving, _keeps_second),
     **{f"k:{name}": Entry(_moving, _keeps_nothing) for name in (
@@ -482,7 +493,7 @@ ENTRIES: Mapping[str, Entry] = {
         "blocks", "assemble", "tile", "repeat", "grouped", "perm", "circulant", "topk")},
     "k:kron": Entry(_entrywise(), _keeps_other), "k:kron_vectors": Entry(_entrywise(), _keeps_other),
     "unit_blocks": Entry(_making, _keeps_nothing),
-    "unit_rows": Entry(_making, _keeps_nothing), "full": Entry(_making, _keeps_nothing),
+    "full": Entry(_making, _keeps_nothing),
     "eye": Entry(_making, _keeps_nothing),
     # solves and decompositions
     "solve": Entry(_solving(0, 1), _keeps_solve), "solve_right": Entry(_solving(0, 1), _keeps_solve),

@@ -46,8 +46,10 @@ def direct(graph: fx.Graph) -> Callable[..., Tensor]:
 
 def _answer(node: fx.Node, low: Low) -> None:
     """Put torch's own call in the place of an operation that would ask."""
-    if node.target in (prims.call_base, prims.call_base_without_bias):
-        node.target = {prims.call_base: _base, prims.call_base_without_bias: _base_without_bias}[node.target]
+    if node.target is prims.call_base:
+        node.target = _base
+    elif node.target is prims.call_base_without_bias:
+        node.target = _base_without_bias
     elif node.target is prims.linear:
         node.target = F.linear if _small(low.args[1]) else few_times
     elif node.target is prims.add_linear and low.lead == ("T",) and low.type.rank == 1 and low.args[1].lead == ("T",) \

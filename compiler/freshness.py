@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -60,7 +60,8 @@ class Stamp:
         return next(at, None) is None
 
 
-_EXPIRED: Callable[[Any], bool] = getattr(torch.UntypedStorage, "_expired")  # what StorageWeakRef.expired asks
+_EXPIRED: Callable[[Any], bool] = cast(Any, torch.UntypedStorage)._expired
+"""What ``StorageWeakRef.expired`` asks."""
 _NOTHING = (None, -1, -1)
 
 

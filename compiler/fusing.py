@@ -7,6 +7,7 @@
     a + (p + q)  = (a + p) + q              for products p and q, so that both add to a as they go
     A + c L R    = add_linear(A, L, Rᵀ, c)  for large matrices
     c (D v)      = (c D) v                  for a number c and a matrix D of a few entries
+    each(v, M)   = each(v, packed(M))       for kept matrices that do not lie in order
     √ sumsq(A)   = norm(A)                  by rows, or of all numbers
 
 Only where the inner result is read nowhere else: what is shared is still made once.
@@ -19,7 +20,8 @@ from typing import Any, TypeAlias
 
 from padp.compiler.costs import count
 from padp.compiler.ir import Type
-from padp.compiler.low import Low, Table, order
+from padp.compiler.low import Low, Table, in_order, order, source
+from padp.compiler.search import Estimate
 
 LARGE = 1 << 16
 """Numbers from which on a matrix is large."""
@@ -30,9 +32,14 @@ _OF_ENTRIES = ("spectral_apply", "sparse_apply", "circulant_apply", "circulant_g
 """Matrices that are applied by the numbers that make them, which are the first argument."""
 
 
-def fused(table: Table, roots: Sequence[Low]) -> tuple[Low, ...]:
-    """The same roots with neighbours fused."""
-    return _rewritten(table, _rewritten(table, roots, _one_after_the_other), _fused)
+def fused(table: Table, roots: Sequence[Low], e: Estimate) -> tuple[Low, ...]:
+    """The same roots with neighbours fused; ``e`` knows what is kept from call to call."""
+    made = _rewritten(table, _rewritten(table, roots, _one_after_the_other), _fused)
+
+    def packed(table: Table, low: Low, readers: Readers, done: Done) -> Low | None:
+        return _packed(table, low, readers, done) if low.prim == "each" and e.stored_for(low, low.ins[1]) else None
+
+    return made if e.regime.train else _rewritten(table, made, packed)
 
 
 Readers: TypeAlias = "dict[int, int]"
@@ -105,6 +112,17 @@ def _scaled(table: Table, low: Low, readers: Readers, done: Done) -> Low | None:
     table.span = low.span
     scaled = table.make("mul", (entries, low.args[1]), entries.type, entries.lead)
     return table.make(inner.prim, (scaled, *rest), low.type, low.lead)
+
+
+def _packed(table: Table, low: Low, readers: Readers, done: Done) -> Low | None:
+    """Small matrices that are kept for many calls, but lie in another order than they are read, are laid out anew."""
+    v, m = low.ins
+    whole = source(m)
+    if m.stage != 1 or m is whole or in_order(m) or readers[id(m)] > 1 or readers[id(whole)] > 1 \
+            or count(m.dims) != count(whole.dims):
+        return None
+    packed = table.make("packed", (done[id(m)],), m.type, m.lead)
+    return table.make(low.prim, (done[id(v)], packed, *low.args[2:]), low.type, low.lead)
 
 
 def _is_product(low: Low) -> bool:

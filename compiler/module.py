@@ -245,7 +245,7 @@ class AdapterModule(nn.Module):
             match kind:
                 case "param":
                     attribute = self.names[name]
-                    found = parameters.get(attribute)
+                    found: Tensor | None = parameters.get(attribute)
                     if found is None:
                         found = buffers.get(attribute)
                     out.append(getattr(self, attribute) if found is None else found)  # or parametrised

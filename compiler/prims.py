@@ -20,11 +20,11 @@ from padp.compiler import kernels, rounds
 from padp.compiler.blocks import each_block
 from padp.compiler.circulants import circulant_grid
 from padp.compiler.products import FEW, THIN, plain, plus_product, product, sum_applied
-from padp.compiler.rounds import Key, schedule
+from padp.compiler.rounds import Key
 from padp.compiler.sparse import sparse_apply
 from padp.compiler.spectral import spectral_apply, spectral_bins, spectral_weights
 from padp.compiler.transforms import autocast_dtype
-from padp.compiler.turning import turned_slice
+from padp.compiler.turning import close_slice, open_slice, turned_slice
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -157,6 +157,11 @@ def expand(t: Tensor, shape: Sequence[int]) -> Tensor:
     return t.expand(*lead, *shape)
 
 
+def packed(t: Tensor) -> Tensor:
+    """The same, laid out in order."""
+    return t.contiguous()
+
+
 def permute_tail(t: Tensor, order: Sequence[int]) -> Tensor:
     """The last axes in another order."""
     lead = t.dim() - len(order)
@@ -187,23 +192,6 @@ def replace_entries(t: Tensor, new: Tensor, index: Tensor) -> Tensor:
 
 def given_index(*numbers: int) -> Tensor:
     return torch.tensor(numbers)
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def unit_rows(op: str, attrs: tuple[Any, ...], columns: tuple[int, int], n: int, most: int, first: int, like: Tensor
-              ) -> Tensor:
-    """(size, n): row q is 1 at the q-th coordinate of every block that the rounds from ``first`` mix."""
-    with torch.inference_mode(False):  # training may want it next
-        return _unit_rows((op, attrs, columns, n), most, first, like.dtype, like.device)
-
-
-@lru_cache(maxsize=64)
-def _unit_rows(key: Key, most: int, first: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    group = next(g for g in rounds.grouped(key, most) if g.first == first)
-    blocks = torch.tensor(group.blocks)
-    out = torch.zeros(blocks.shape[1], key[3], dtype=dtype)
-    out[torch.arange(blocks.shape[1]).expand_as(blocks), blocks] = 1
-    return out.to(device)
 
 
 def transposed(t: Tensor) -> Tensor:
@@ -334,39 +322,30 @@ def iota(count: int, step: int, first: int) -> Tensor:
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _round(op: str, attrs: tuple[Any, ...], columns: tuple[int, int], k: int, n: int, device: torch.device
-           ) -> tuple[Tensor, Tensor, Tensor]:
-    """The rotations of round k: which they are, their i's and their j's. A constant to torch.compile, which could not
+def _places(op: str, attrs: tuple[Any, ...], columns: tuple[int, int], n: int, device: torch.device) -> Tensor:
+    """Where all rotations' i's and j's lie in a matrix of a row a round. A constant to torch.compile, which could not
     follow the scheduling."""
-    with torch.inference_mode(False):  # training may want them next
-        return _cached_round(op, attrs, columns, k, n, device)
+    with torch.inference_mode(False):  # training may want it next
+        return _cached_places((op, attrs, columns, n), device)
 
 
-@lru_cache(maxsize=256)
-def _cached_round(op: str, attrs: tuple[Any, ...], columns: tuple[int, int], k: int, n: int, device: torch.device
-                  ) -> tuple[Tensor, Tensor, Tensor]:
-    rows = kernels.index_rows(op, attrs)
-    members = schedule(op, attrs, *columns, n)[k]
-    i = torch.tensor([rows[t][columns[0]] for t in members])
-    j = torch.tensor([rows[t][columns[1]] for t in members])
-    return torch.tensor(members, device=device), i.to(device), j.to(device)
+@lru_cache(maxsize=64)
+def _cached_places(key: Key, device: torch.device) -> Tensor:
+    return torch.from_numpy(rounds.places(key)).to(device)
 
 
 def partner(op: str, attrs: tuple[Any, ...], columns: tuple[int, int], k: int, n: int) -> Tensor:
     """For each coordinate the one it is rotated with in round k (itself when none)."""
-    _, i, j = _round(op, attrs, columns, k, n, torch.device("cpu"))
-    out = torch.arange(n)
-    out[i], out[j] = j, i
-    return out
+    return torch.from_numpy(rounds.partners((op, attrs, columns, n), k))
 
 
-def spread_entries(first: Tensor, second: Tensor, op: str, attrs: tuple[Any, ...], columns: tuple[int, int], k: int,
-                   n: int, default: int) -> Tensor:
-    """A vector with ``first`` at the i's, ``second`` at the j's of round k and ``default`` elsewhere."""
-    members, i, j = _round(op, attrs, columns, k, n, first.device)
-    values = torch.cat([first.index_select(0, members), second.index_select(0, members)])
-    base = torch.full((n,), default, dtype=first.dtype, device=first.device)
-    return base.scatter(0, torch.cat([i, j]), values)
+def spread_rounds(first: Tensor, second: Tensor, op: str, attrs: tuple[Any, ...], columns: tuple[int, int], n: int,
+                  count: int, default: int) -> tuple[Tensor, ...]:
+    """For each of ``count`` rounds a vector: ``first`` at its i's, ``second`` at its j's, ``default`` elsewhere."""
+    at = _places(op, attrs, columns, n, first.device)
+    base = torch.full((count * n,), default, dtype=first.dtype, device=first.device)
+    spread = base.scatter(0, at, torch.cat([first, second]))
+    return spread.reshape(count, n).unbind(0)
 
 
 def real_part(e: Tensor) -> Tensor:
@@ -393,16 +372,18 @@ PRIMS: dict[str, Callable[..., Any]] = {
     "neg": torch.neg, "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "pow": torch.pow,
     "reciprocal": torch.reciprocal, "rdiv": lambda s, t: s / t, "matmul": matmul, "mv": matmul, "linear": linear,
     "linear_each": linear_each, "each": each, "matvec": matvec, "solve": solve, "solve_right": solve_right,
-    "solve_vectors": solve_vectors, "sumsq": sumsq, "root": root, "norm": norm, "rowdot": rowdot, "dot": dot, "wy": wy, "put": put,
+    "solve_vectors": solve_vectors, "sumsq": sumsq, "root": root, "norm": norm, "rowdot": rowdot,
+    "dot": dot, "wy": wy, "put": put,
     "sum": torch.sum, "mean": torch.mean, "amax": torch.amax, "amin": torch.amin, "addcmul": addcmul,
     "add_linear": add_linear, "sum_applied": sum_applied, "index_select": gather, "stack_parts": stack_parts,
-    "permute_tail": permute_tail,
-    "unit_rows": unit_rows, "unit_blocks": unit_blocks,
-    "replace_slice": replace_slice, "turned_slice": turned_slice, "replace_entries": replace_entries,
+    "permute_tail": permute_tail, "packed": packed,
+    "unit_blocks": unit_blocks,
+    "replace_slice": replace_slice, "turned_slice": turned_slice, "open_slice": open_slice, "close_slice": close_slice,
+    "replace_entries": replace_entries,
     "i:given": given_index, "spectral_apply": spectral_apply,
     "i:spectral_bins": spectral_bins, "spectral_weights": spectral_weights, "cat": cat, "interleave": interleave,
     "circulant_apply": circulant_apply, "sparse_apply": sparse_apply, "detach": torch.detach, "dropout": dropout,
-    "per_token": per_token, "spread_entries": spread_entries, "full": full, "eye": eye,
+    "per_token": per_token, "spread_rounds": spread_rounds, "full": full, "eye": eye,
     "mT": transposed, "narrow": torch.narrow, "unsqueeze": torch.unsqueeze, "movedim": torch.movedim,
     "select": torch.select, "expand": expand, "slice_step": slice_step, "take_along": take_along,
     "flatten": torch.flatten,
@@ -427,6 +408,6 @@ PRIMS: dict[str, Callable[..., Any]] = {
 ALIASES = ("as_is", "as_rows", "from_rows")
 """Operations that only change how a tensor is read."""
 
-NEEDS_LIKE = ("full", "eye", "k:perm", "unit_rows", "unit_blocks")
+NEEDS_LIKE = ("full", "eye", "k:perm", "unit_blocks")
 """Operations that make a tensor from numbers: they take a tensor whose precision and device to use."""
 

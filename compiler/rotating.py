@@ -1,24 +1,26 @@
 """A chain of plane rotations on vectors: in rounds of disjoint pairs, or composed first where that stays small.
 
     one round       y = C ⊙ v + S ⊙ v[partner]                       a pass over everything
-    several rounds  that only mix coordinates within blocks of size c: their product is block-diagonal, n/c blocks of
-                    c×c, multiplied out once a step (n·c numbers a round) and applied as one batched product
+    several rounds  that only mix coordinates within blocks of size c: their product is block-diagonal, b blocks of
+                    c×c, multiplied out once a step (b·c² numbers a round) and applied as one batched product
 
 Which rounds to compose, and up to which block size, is the planner's choice.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from padp.compiler import build as b
 from padp.compiler.chains import Plane
-from padp.compiler.indices import pattern
+from padp.compiler.indices import Numbers, pattern
 from padp.compiler.ir import Axis, Node, Type
 from padp.compiler.low import Low
 from padp.compiler.planner import Planner
-from padp.compiler.rounds import Group, Key, grouped, schedule
-from padp.compiler.taking import at_numbers, replaced
+from padp.compiler.rounds import Group, Key, grouped, partners, schedule
+from padp.compiler.taking import at_numbers, constant_index, replaced
 
 MAX_ROUNDS = 256
 """Rounds of rotations that a plan may have."""
@@ -44,45 +46,66 @@ def rotations(p: Planner, plane: Plane, axis: Axis, v: Low, reverse: bool) -> Lo
         groups = grouped(key, size)
         if any(g.blocks for g in groups):
             ways.append((f"rounds composed into blocks of at most {size}",
-                         _in_turn(p, key, entries, groups, v, reverse, size)))
+                         _in_turn(p, key, entries, groups, v, reverse)))
     return p.either("a chain of rotations", ways, v)
 
 
-def _in_turn(p: Planner, key: Key, entries: tuple[Low, ...], groups: tuple[Group, ...], v: Low, reverse: bool,
-             size: int = 0) -> Low:
-    for g in reversed(groups) if reverse else groups:
-        order = range(g.last - 1, g.first - 1, -1) if reverse else range(g.first, g.last)
-        if g.blocks:
-            v = _blockwise(p, key, entries, g, order, v, size)
+def _in_turn(p: Planner, key: Key, entries: tuple[Low, ...], groups: tuple[Group, ...], v: Low, reverse: bool) -> Low:
+    """One group of rounds after the other. What several of them mix among a few coordinates is taken out of the vectors
+    and put back once."""
+    n = key[3]
+    everything = np.arange(n)
+    rest = list(reversed(groups)) if reverse else list(groups)
+    while rest:
+        run, here = _nested(rest, n)
+        del rest[:len(run)]
+        if len(run) == 1:
+            v = _group(p, key, entries, run[0], v, everything, reverse)
+            continue
+        at = pattern(here, n)
+        if at is not None and len(at.counts) == 1 and at.strides[0] > 0 and v.lead:
+            place, size = (at.offset, at.strides[0]), Type((len(here),))
+            opened = p.make("open_slice", (v, *place, len(here)), v.type, v.lead)
+            rest_of_v, inner = (p.make("getitem", (opened, k), t, v.lead) for k, t in enumerate((v.type, size)))
+            inner = _in_a_row(p, key, entries, run, inner, here, reverse)
+            v = p.make("close_slice", (rest_of_v, inner, *place), v.type, v.lead)
         else:
-            for k in order:
-                v = _one_round(p, key, entries, k, v)
+            v = replaced(p, v, here, _in_a_row(p, key, entries, run, at_numbers(p, v, here), here, reverse))
     return v
 
 
-def _one_round(p: Planner, key: Key, entries: tuple[Low, ...], k: int, v: Low) -> Low:
-    """y_i = a v_i + b v_j, y_j = c v_i + d v_j for the pairs of a round."""
-    op, attrs, pair, n = key
-    a, b_, c, d = entries
-    where = (op, attrs, pair, k, n)
-    partner = p.make("i:partner", where, Type((n,), kind="index"), stage=0)
-    stay = p.make("spread_entries", (a, d, *where, 1), Type((n,)))
-    swap = p.make("spread_entries", (b_, c, *where, 0), Type((n,)))
-    moved = p.make("index_select", (v, -1, partner), Type((n,)), v.lead)
-    return p.make("addcmul", (p.make("mul", (v, stay), Type((n,)), v.lead), moved, swap), Type((n,)), v.lead)
+def _in_a_row(p: Planner, key: Key, entries: tuple[Low, ...], run: Sequence[Group], v: Low, here: Numbers, reverse: bool
+              ) -> Low:
+    for g in run:
+        v = _group(p, key, entries, g, v, here, reverse)
+    return v
 
 
-def _blockwise(p: Planner, key: Key, entries: tuple[Low, ...], g: Group, order: range, v: Low, most: int) -> Low:
-    """The product of some rounds as blocks, on the coordinates that they mix."""
-    n, count, size = key[3], len(g.blocks), len(g.blocks[0])
-    numbers = np.array(g.blocks, dtype=np.int64).reshape(-1)
-    units = p.make("unit_rows", (*key, most, g.first), Type((n,)), (size,), stage=0)
-    turned = units  # row q: where the q-th coordinate of every block goes
-    for k in order:
-        turned = _one_round(p, key, entries, k, turned)
-    matrix = p.from_rows(at_numbers(p, turned, numbers))
-    split = p.make("reshape_tail", (matrix, 1, (count, size)), Type((size,), (size, count)))
-    blocks = p.view("permute_tail", split, ((1, 2, 0),), Type((size, size), (count,)))
+def _nested(groups: Sequence[Group], n: int) -> tuple[Sequence[Group], Numbers]:
+    """The longest run at the front in which one group's coordinates, not all n, hold all the others'; those."""
+    best: tuple[Sequence[Group], Numbers] = groups[:1], _coordinates(groups[0])
+    for end in range(2, len(groups) + 1):
+        found = [_coordinates(g) for g in groups[:end]]
+        widest = max(found, key=len)
+        if any(not len(c) for c in found) or len(widest) == n:
+            break
+        if all(np.isin(c, widest).all() for c in found):
+            best = groups[:end], np.sort(widest)
+    return best
+
+
+def _coordinates(g: Group) -> Numbers:
+    """What a group mixes, block by block."""
+    return np.array(g.blocks, dtype=np.int64).reshape(-1)
+
+
+def _group(p: Planner, key: Key, entries: tuple[Low, ...], g: Group, v: Low, here: Numbers, reverse: bool) -> Low:
+    """The rounds of a group on vectors of the coordinates ``here``, in increasing order."""
+    if not g.blocks:
+        return _one_round(p, key, entries, g.first, v, here)
+    n, count, size = len(here), len(g.blocks), len(g.blocks[0])
+    numbers = np.searchsorted(here, _coordinates(g))
+    blocks = _composed(p, key, entries, g, reverse)
     pieces = at_numbers(p, v, numbers)
     if count == 1:
         single = p.view("select", blocks, (-3, 0), Type((size, size)))
@@ -93,6 +116,42 @@ def _blockwise(p: Planner, key: Key, entries: tuple[Low, ...], g: Group, order: 
     cut = p.make("reshape_tail", (pieces, 1, (count, size)), Type((size,), (count,)), v.lead)
     new = p.make("reshape_tail", (p.times_vectors(blocks, cut), 2, (count * size,)), Type((count * size,)), v.lead)
     return replaced(p, v, numbers, new)
+
+
+def _composed(p: Planner, key: Key, entries: tuple[Low, ...], g: Group, reverse: bool) -> Low:
+    """The product of a group's rounds as blocks: its rounds on [I I … I], whose q-th row is 1 at the q-th coordinate of
+    every block."""
+    count, size = len(g.blocks), len(g.blocks[0])
+    turned = p.make("unit_blocks", (size, count), Type((count * size,)), (size,), stage=0)
+    for k in range(g.last - 1, g.first - 1, -1) if reverse else range(g.first, g.last):
+        turned = _one_round(p, key, entries, k, turned, _coordinates(g))
+    split = p.make("reshape_tail", (p.from_rows(turned), 1, (count, size)), Type((size,), (size, count)))
+    return p.view("permute_tail", split, ((1, 2, 0),), Type((size, size), (count,)))
+
+
+def _one_round(p: Planner, key: Key, entries: tuple[Low, ...], k: int, v: Low, here: Numbers) -> Low:
+    """y_i = a v_i + b v_j, y_j = c v_i + d v_j for the pairs of a round, on vectors of the coordinates ``here``."""
+    op, attrs, pair, n = key
+    a, b_, c, d = entries
+    size = Type((len(here),))
+    stay, swap = (at_numbers(p, _spread(p, key, first, second, default, k), here)
+                  for first, second, default in ((a, d, 1), (b_, c, 0)))
+    if len(here) == n and (here == np.arange(n)).all():
+        partner = p.make("i:partner", (op, attrs, pair, k, n), Type((n,), kind="index"), stage=0)
+    else:
+        at = np.empty(n, dtype=np.int64)
+        at[here] = np.arange(len(here))
+        partner = constant_index(p, at[partners(key, k)[here]])
+    moved = p.make("index_select", (v, -1, partner), size, v.lead)
+    return p.make("addcmul", (p.make("mul", (v, stay), size, v.lead), moved, swap), size, v.lead)
+
+
+def _spread(p: Planner, key: Key, first: Low, second: Low, default: int, k: int) -> Low:
+    """The k-th of the vectors with one entry of all rotations at their i's, another at their j's, a round each."""
+    op, attrs, pair, n = key
+    count = len(schedule(op, attrs, *pair, n))
+    all_ = p.make("spread_rounds", (first, second, op, attrs, pair, n, count, default), Type((count, n)))
+    return p.make("getitem", (all_, k), Type((n,)))
 
 
 def _stacked(p: Planner, entry: Node | None, axis: Axis, default: int) -> Node:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 Key: TypeAlias = tuple[str, tuple[Any, ...], tuple[int, int], int]
 """An index set by its function and numbers, its two columns, and how many coordinates there are."""
 
@@ -29,6 +32,30 @@ def schedule(op: str, attrs: tuple[Any, ...], first: int, second: int, n: int) -
         rounds[level].append(position)
         last[i] = last[j] = level
     return tuple(tuple(r) for r in rounds)
+
+
+def partners(key: Key, k: int) -> NDArray[np.int64]:
+    """For each coordinate the one it is rotated with in round k (itself when none)."""
+    from padp.compiler.kernels import index_rows
+
+    op, attrs, (first, second), n = key
+    rows = index_rows(op, attrs)
+    out = np.arange(n)
+    for t in schedule(op, attrs, first, second, n)[k]:
+        out[rows[t][first]], out[rows[t][second]] = rows[t][second], rows[t][first]
+    return out
+
+
+def places(key: Key) -> NDArray[np.int64]:
+    """round·n + i for every rotation, then round·n + j."""
+    from padp.compiler.kernels import index_rows
+
+    op, attrs, (first, second), n = key
+    rows = np.array(index_rows(op, attrs), dtype=np.int64)
+    level = np.empty(len(rows), dtype=np.int64)
+    for k, members in enumerate(schedule(op, attrs, first, second, n)):
+        level[list(members)] = k
+    return np.concatenate([level * n + rows[:, first], level * n + rows[:, second]])
 
 
 @dataclass(frozen=True, slots=True)

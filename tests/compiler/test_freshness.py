@@ -15,7 +15,7 @@ import padp
 from padp.compiler.blocks import each_block
 from padp.compiler.freshness import stamp
 from padp.compiler.module import AdapterModule
-from padp.compiler.prims import spread_entries, unit_rows
+from padp.compiler.prims import spread_rounds
 
 
 def test_another_tensor_at_the_same_address_is_another_stamp() -> None:
@@ -82,10 +82,8 @@ def test_constants_made_in_inference_mode_serve_training() -> None:
     where = ("tree", (24,), (0, 1))
     first, second = (torch.randn(23, requires_grad=True) for _ in range(2))
     with torch.inference_mode():
-        units = unit_rows(*where, 24, 8, 0, torch.zeros(()))
-        spread_entries(first, second, *where, 1, 24, 0)
-    assert not units.is_inference()
-    made = spread_entries(first, second, *where, 1, 24, 0) * unit_rows(*where, 24, 8, 0, torch.zeros(()))
+        spread_rounds(first, second, *where, 24, 5, 0)
+    made = torch.stack(spread_rounds(first, second, *where, 24, 5, 0))
     made.sum().backward()
     assert first.grad is not None and second.grad is not None
 

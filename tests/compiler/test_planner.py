@@ -104,11 +104,11 @@ def test_the_base_layer_is_called_once(name: str, variant: str | None) -> None:
 def test_steps_do_not_grow_with_the_sizes(name: str, variant: str | None) -> None:
     """Loops over rows, pairs and blocks are one operation each.
 
-    GOFT's tree has one round more for twice the size; other sizes may take another way of a few operations more or
-    less.
+    GOFT's tree has one round more for twice the size, of nine operations with its views; other sizes may take another
+    way of a few operations more or less.
     """
     counts = [len(steps(plan(name, variant, m, n))) for m, n in ((192, 288), (384, 576), (768, 1152))]
-    assert max(counts) - min(counts) <= (16 if name == "goft" else 4)
+    assert max(counts) - min(counts) <= (18 if name == "goft" else 4)
     assert max(counts) < (140 if name == "goft" else 90)
 
 
