@@ -38,7 +38,7 @@ def rotations(p: Planner, plane: Plane, axis: Axis, v: Low, reverse: bool) -> Lo
     if count > MAX_ROUNDS:
         raise b.Mismatch(f"this chain of rotations takes {count} rounds, each after the other; at most "
                          f"{MAX_ROUNDS} are planned", "E307", "tree(n), whose rotations are disjoint level by level")
-    entries = tuple(p.value(_stacked(p, e, axis, d)) for e, d in
+    entries = tuple(p.value(stacked(p, e, axis, d)) for e, d in
                     ((plane.a, 1), (plane.b, 0), (plane.c, 0), (plane.d, 1)))
     rounds = tuple(Group(k, k + 1, ()) for k in range(count))
     ways = [(f"{count} rounds, each a pass over the vectors", _in_turn(p, key, entries, rounds, v, reverse))]
@@ -154,7 +154,7 @@ def _spread(p: Planner, key: Key, first: Low, second: Low, default: int, k: int)
     return p.make("getitem", (all_, k), Type((n,)))
 
 
-def _stacked(p: Planner, entry: Node | None, axis: Axis, default: int) -> Node:
+def stacked(p: Planner, entry: Node | None, axis: Axis, default: int) -> Node:
     """One entry of all rotations as a vector over them."""
     node = p.g.const(default) if entry is None else entry
     if axis not in node.type.loops:

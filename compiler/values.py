@@ -7,14 +7,17 @@ its dense meaning from ``kernels.py``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import sympy as sp
 
 from padp.compiler import build as b
+from padp.compiler.indices import Numbers
 from padp.compiler.ir import Axis, Node, Type
 from padp.compiler.linear import base_product
 from padp.compiler.low import Low
+from padp.compiler.pairing import in_one_pass
 from padp.compiler.planner import (
     Planner,
     Value,
@@ -349,7 +352,10 @@ def _take(p: Planner, node: Node) -> Low:
         if last and a.op == "cat" and a.attrs[0] == 1:
             whole = put_together(p, [p.value(x) for x in a.args], index)
             if whole is not None:
-                return whole
+                order = cast(Numbers, p.known_index(index))
+                size = Type((len(order),))
+                return _or_in_one_pass(p, whole, a.args, order, lambda parts: b.take(
+                    p.g, p.g.node("cat", parts, (1,), size), index, 1))
         if last:
             return taken(p, low, index)
         return p.make("index_select", (low, -back, p.value(index)), node.type, low.lead)
@@ -406,7 +412,19 @@ def _cat(p: Planner, node: Node) -> Low:
 def _interleave(p: Planner, node: Node) -> Low:
     lows = [p.value(a) for a in node.args]
     full = Type((1,) * node.type.rank, node.type.family, node.type.loops)
-    return p.make("interleave", (tuple(p.aligned(x, full) for x in lows), node.attrs[0]), node.type, p.lead(*lows))
+    made = p.make("interleave", (tuple(p.aligned(x, full) for x in lows), node.attrs[0]), node.type, p.lead(*lows))
+    if node.type.rank != 1 or node.type.batch:
+        return made
+    order = np.arange(int(node.type.item[0])).reshape(len(lows), -1).T.reshape(-1)
+    return _or_in_one_pass(p, made, node.args, order, lambda parts: p.g.node("interleave", parts, node.attrs, node.type))
+
+
+def _or_in_one_pass(p: Planner, whole: Low, parts: Sequence[Node], order: Numbers,
+                    together: Callable[[tuple[Node, ...]], Node]) -> Low:
+    """A vector put together from parts, or made in one pass where they mix one vector's entries."""
+    at_once = in_one_pass(p, parts, order, together) if "T" in whole.lead else None
+    return whole if at_once is None else p.either("a vector from parts", [
+        ("part by part", whole), ("all parts in one pass", at_once[0])], at_once[1])
 
 
 def _stack(p: Planner, node: Node) -> Low:
