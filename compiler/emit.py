@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -57,6 +58,12 @@ class Stage:
     def leaves(self) -> tuple[Leaf, ...]:
         """What the graph reads, in the order of its arguments."""
         return self.ready()[1]
+
+
+    @cached_property
+    def reads_base(self) -> bool:
+        """Whether the base's weight or bias is among them."""
+        return any(kind in ("weight", "bias") for kind, _ in self.leaves)
 
 
 def leaf_key(low: Low) -> Leaf:

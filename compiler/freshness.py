@@ -10,7 +10,7 @@ memory is referred to, weakly. What padp itself writes through ``.data`` drops t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -43,7 +43,7 @@ class Stamp:
     autocast: torch.dtype | None
     seen: tuple[tuple[StorageWeakRef, int, int], ...]
 
-    def holds(self, tensors: Iterable[Tensor | None], like: Tensor) -> bool:
+    def holds(self, tensors: Sequence[Tensor | None], like: Tensor) -> bool:
         """Whether all of it is as it was. Memory that is still alive has its address for itself."""
         if self.steps != _Steps.count or autocast_dtype(like) != self.autocast:
             return False
@@ -52,8 +52,12 @@ class Stamp:
             for t in tensors:
                 if t is not None:
                     memory, address, version = next(at, _NOTHING)
-                    if t.data_ptr() != address or (-1 if t.is_inference() else t._version) != version \
-                            or memory is None or _EXPIRED(memory.cdata):  # pyright: ignore[reportPrivateUsage]
+                    if t.data_ptr() != address or memory is None or _EXPIRED(memory.cdata):
+                        return False
+                    if version < 0:
+                        if not t.is_inference():
+                            return False
+                    elif t._version != version:  # an error for an inference tensor  # pyright: ignore
                         return False
         except RuntimeError:
             return False

@@ -362,18 +362,17 @@ class AdapterModule(nn.Module):
             self._cached = stage
         return self._cache
 
-    def _read_by(self, stage: Stage, base: nn.Module | None, weight: Weights) -> Iterator[Tensor | None]:
+    def _read_by(self, stage: Stage, base: nn.Module | None, weight: Weights) -> list[Tensor | None]:
         """All that a stage may read, as it is stored."""
+        read: list[Tensor | None] = [*self._parameters.values(), *self._buffers.values()]
         if self._modules:  # parametrisations, whose tensors are theirs
-            yield from self.parameters()
-        yield from self._parameters.values()
-        yield from self._buffers.values()
-        if any(kind in ("weight", "bias") for kind, _ in stage.leaves):
+            read += self.parameters()
+        if stage.reads_base:
             if isinstance(weight, Mapping):
-                yield from weight.values()
+                read += weight.values()
             elif base is not None:
-                yield weight_of(base)
-                yield bias_of(base)
+                read += (weight_of(base), bias_of(base))
+        return read
 
     def delta(self, x: Tensor, base: nn.Module | None = None) -> Tensor:
         """y − base(x), for programs that add to the base's output. ``base`` is read where W or the bias is used."""
