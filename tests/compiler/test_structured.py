@@ -13,7 +13,7 @@ from padp.compiler import blocks, kernels, spectral
 from padp.compiler.prims import circulant_apply, each
 from padp.compiler.sparse import sparse_apply
 from padp.compiler.spectral import spectral_apply, spectral_bins, spectral_weights
-from padp.compiler.turning import turned_slice
+from padp.compiler.turning import close_slice, open_slice, turned_slice
 
 Apply: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 PLACES = torch.tensor([[0, 0], [3, 1], [2, 4], [3, 1], [5, 3], [4, 0]])  # one of them twice, first and middle ones
@@ -33,6 +33,11 @@ def slots(v: Tensor, m: Tensor) -> Tensor:
     new = v.clone()
     new[..., 1:6:2] = v[..., 1:6:2] @ m.mT
     return new
+
+
+def opened(m: Tensor, v: Tensor) -> Tensor:
+    rest, part = open_slice(v, 1, 2, 3)
+    return close_slice(rest, part.to(m.dtype) @ m.mT, 1, 2)
 
 
 def turned(flip: bool, matrix: Callable[[Tensor], Tensor]) -> Apply:
@@ -62,6 +67,7 @@ CASES: dict[str, tuple[Apply, Apply, tuple[int, ...], tuple[int, ...]]] = {
     **{f"circulant {n} {f}": (circulants(f), turned(f, kernels.circulant), (n,), (n,))
        for n in (1, 4, 5) for f in (False, True)},
     "blocks": (lambda m, v: each(v, m, 1), in_blocks, (3, 2, 4), (3, 4)),
+    "opened slice": (opened, lambda m, v: slots(v, m), (3, 3), (7,)),
     "turned slice": (lambda m, v: turned_slice(v, m, 1, 2), lambda m, v: slots(v, m), (3, 3), (7,)),
 }
 """What is applied, its dense meaning, the shape of what is learned, and of one vector."""
