@@ -51,9 +51,10 @@ Done: TypeAlias = "dict[int, Low]"
 def _rewritten(table: Table, roots: Sequence[Low], rule: Callable[[Table, Low, Readers, Done], Low | None]
                ) -> tuple[Low, ...]:
     """The roots with a rule applied to every value, what it is made of first."""
+    found_in = order(*roots)
     readers: Readers = {}
-    for low in order(*roots):
-        for x in low.inputs():
+    for low in found_in:
+        for x in low.ins:
             readers[id(x)] = readers.get(id(x), 0) + 1
     for r in roots:
         readers[id(r)] = readers.get(id(r), 0) + 1
@@ -64,14 +65,12 @@ def _rewritten(table: Table, roots: Sequence[Low], rule: Callable[[Table, Low, R
             return done[id(a)]
         return tuple(new(x) for x in a) if isinstance(a, tuple) else a
 
-    for low in order(*roots):
+    for low in found_in:
         found = rule(table, low, readers, done)
-        if found is None:
-            args = tuple(new(a) for a in low.args)
-            changed = any(done[id(x)] is not x for x in low.inputs())
+        if found is None and any(done[id(x)] is not x for x in low.ins):
             table.span = low.span
-            found = table.make(low.prim, args, low.type, low.lead, stage=low.stage) if changed else low
-        done[id(low)] = found
+            found = table.make(low.prim, tuple(new(a) for a in low.args), low.type, low.lead, stage=low.stage)
+        done[id(low)] = found or low
     return tuple(done[id(r)] for r in roots)
 
 

@@ -49,8 +49,8 @@ def in_one_pass(p: Planner, parts: Sequence[Node], order: Numbers, together: Cal
             or not np.array_equal(np.sort(order), np.arange(n)):
         return None
     place = np.split(np.argsort(order), np.cumsum([len(terms[0].index) for terms in known])[:-1])
-    rows = [sorted(terms, key=lambda t, at=at: not np.array_equal(t.index, at))  # what stays comes first
-            for terms, at in zip(known, place, strict=True)]
+    rows = [[t for stays in (True, False) for t in terms if np.array_equal(t.index, at) == stays]
+            for terms, at in zip(known, place, strict=True)]  # what stays comes first
     low = p.value(v)
     type_, total = Type((n,)), None
     for k in range(len(rows[0])):
@@ -89,5 +89,5 @@ def _index(p: Planner, node: Node) -> Numbers | None:
     """What an index is in the steps of its loop."""
     if node.op == "iota":
         axis, step, first = node.attrs
-        return first + step * np.arange(axis.size)
+        return np.arange(first, first + step * axis.size, step)
     return p.known_index(node)

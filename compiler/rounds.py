@@ -34,28 +34,34 @@ def schedule(op: str, attrs: tuple[Any, ...], first: int, second: int, n: int) -
     return tuple(tuple(r) for r in rounds)
 
 
-def partners(key: Key, k: int) -> NDArray[np.int64]:
-    """For each coordinate the one it is rotated with in round k (itself when none)."""
+@lru_cache(maxsize=8)
+def _pairs(key: Key) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """All i's and all j's."""
     from padp.compiler.kernels import index_rows
 
-    op, attrs, (first, second), n = key
-    rows = index_rows(op, attrs)
+    op, attrs, (first, second), _ = key
+    rows = np.array(index_rows(op, attrs), dtype=np.int64)
+    return rows[:, first], rows[:, second]
+
+
+def partners(key: Key, k: int) -> NDArray[np.int64]:
+    """For each coordinate the one it is rotated with in round k (itself when none)."""
+    op, attrs, columns, n = key
+    members = list(schedule(op, attrs, *columns, n)[k])
+    i, j = (side[members] for side in _pairs(key))
     out = np.arange(n)
-    for t in schedule(op, attrs, first, second, n)[k]:
-        out[rows[t][first]], out[rows[t][second]] = rows[t][second], rows[t][first]
+    out[i], out[j] = j, i
     return out
 
 
 def places(key: Key) -> NDArray[np.int64]:
     """round·n + i for every rotation, then round·n + j."""
-    from padp.compiler.kernels import index_rows
-
-    op, attrs, (first, second), n = key
-    rows = np.array(index_rows(op, attrs), dtype=np.int64)
-    level = np.empty(len(rows), dtype=np.int64)
-    for k, members in enumerate(schedule(op, attrs, first, second, n)):
+    op, attrs, columns, n = key
+    i, j = _pairs(key)
+    level = np.empty(len(i), dtype=np.int64)
+    for k, members in enumerate(schedule(op, attrs, *columns, n)):
         level[list(members)] = k
-    return np.concatenate([level * n + rows[:, first], level * n + rows[:, second]])
+    return np.concatenate([level * n + i, level * n + j])
 
 
 @dataclass(frozen=True, slots=True)

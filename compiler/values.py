@@ -416,7 +416,8 @@ def _interleave(p: Planner, node: Node) -> Low:
     if node.type.rank != 1 or node.type.batch:
         return made
     order = np.arange(int(node.type.item[0])).reshape(len(lows), -1).T.reshape(-1)
-    return _or_in_one_pass(p, made, node.args, order, lambda parts: p.g.node("interleave", parts, node.attrs, node.type))
+    return _or_in_one_pass(p, made, node.args, order,
+                           lambda parts: p.g.node("interleave", parts, node.attrs, node.type))
 
 
 def _or_in_one_pass(p: Planner, whole: Low, parts: Sequence[Node], order: Numbers,
