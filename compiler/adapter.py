@@ -210,7 +210,7 @@ class Adapter:
     def shared_shapes(self, sizes: Mapping[str, int], variant: str | None, hyper: Mapping[str, Any]
                       ) -> dict[str, tuple[int, ...]]:
         """The shapes of shared tensors that a site of these sizes needs, by key."""
-        from padp.compiler.module import seed_of, shared_key
+        from padp.compiler.starting import seed_of, shared_key
 
         method = self.method(variant)
         if not any(p.shared for p in method.parameters):

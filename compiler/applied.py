@@ -27,7 +27,8 @@ from padp.compiler.planner import (
 )
 from padp.compiler.rotating import rotations
 from padp.compiler.taking import taken
-from padp.compiler.values import joined, side_by_side, sum_axis
+from padp.compiler.totals import side_by_side
+from padp.compiler.values import joined, sum_axis
 
 
 def _apply_weight(p: Planner, m: Node, v: Low) -> Low | None:

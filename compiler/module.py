@@ -10,7 +10,6 @@ buffer; a random tensor shared by all sites is one ``nn.Parameter`` without grad
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -18,7 +17,6 @@ import torch
 from torch import Tensor, fx, nn
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # pyright: ignore[reportPrivateImportUsage]
 
-from padp.compiler import kernels
 from padp.compiler.compiled import Compiled, Lean
 from padp.compiler.direct import alone
 from padp.compiler.emit import Leaf, Stage, printed, run
@@ -32,7 +30,8 @@ from padp.compiler.recall import Recall, possible
 from padp.compiler.reference import Reference
 from padp.compiler.shared import SharedStore
 from padp.compiler.site import HeadMap, bias_of, weight_of
-from padp.compiler.state import Learned, Start
+from padp.compiler.starting import initial, mixed, seed_of, shaped, shared_key
+from padp.compiler.state import Learned
 from padp.compiler.transforms import looked_into
 from padp.compiler.updates import prepare
 from padp.dsl.diagnostics import refuse
@@ -132,7 +131,7 @@ class AdapterModule(nn.Module):
         declaration = p.declaration
         shape = tuple(int(d) for d in p.stored)
         own = seed_of(p, self.hyper, seed)
-        generator = torch.Generator().manual_seed(_mixed(own, name))
+        generator = torch.Generator().manual_seed(mixed(own, name))
         if declaration.shared and shared is not None:
             key = shared_key(self.adapter, self.variant, name, own, p.start)
             self.shared[self.names[name]] = key
@@ -147,7 +146,7 @@ class AdapterModule(nn.Module):
             for name, p in waiting:
                 start, _ = planner.settle(planner.value(planner.rules(_node(p))))
                 (value,) = run(start, leaves, like, known=known)
-                leaves["param", name] = _shaped(value, p)
+                leaves["param", name] = shaped(value, p)
             return run(self.compiled.kept, leaves, like, known=known)
         except LinAlgError as error:
             raise refuse("E511", f"{self.adapter.name}: what is computed from W when it is attached cannot be "
@@ -581,19 +580,6 @@ def _node(p: Learned) -> Node:
     return p.start.node
 
 
-def _shaped(value: Tensor, p: Learned) -> Tensor:
-    return value.expand(tuple(int(d) for d in p.stored)).clone()
-
-
-def seed_of(p: Learned, hyper: Mapping[str, Any], site: int) -> int:
-    """The seed as declared, which may name hyperparameters; else the site's, or one for all of a shared tensor."""
-    from padp.compiler.sizes import symbolic
-
-    if p.declaration.seed is None:
-        return 0 if p.declaration.shared else site
-    return int(symbolic(p.declaration.seed, {k: v for k, v in hyper.items() if isinstance(v, (int, float))}))
-
-
 def _attributes(names: Mapping[str, str]) -> dict[str, str]:
     """The attribute of each tensor: its ASCII name, with "_" behind it where a module has such an attribute already.
 
@@ -606,35 +592,3 @@ def _attributes(names: Mapping[str, str]) -> dict[str, str]:
         return word in own or hasattr(AdapterModule, word) or word.startswith(("kept_", "keep_", "ema_", "knob_"))
 
     return {name: f"{word}_" if taken(word) else word for name, word in names.items()}
-
-
-def _mixed(seed: int, name: str) -> int:
-    """A seed for one tensor: the same in every process, another one for another name."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:7], "big")
-
-
-def shared_key(adapter: Adapter, variant: str | None, name: str, seed: int, start: Start) -> str:
-    """What a shared tensor is made from; a site whose hyperparameters start it in another way has another tensor."""
-    made = f"{adapter.hash} {start.kind} {start.numbers} {start.wrappers}"
-    return f"{adapter.name}.{variant or ''}.{name}.{seed}.{hashlib.sha256(made.encode()).hexdigest()[:12]}"
-
-
-def initial(start: Start, shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype,
-            device: torch.device) -> Tensor:
-    """A fresh tensor of a named start; random numbers are drawn on the CPU, so a seed means the same everywhere."""
-    if device.type == "meta":
-        return torch.empty(shape, dtype=dtype, device=device)
-    match start.kind:
-        case "zeros":
-            t = torch.zeros(shape, dtype=dtype)
-        case "ones":
-            t = torch.ones(shape, dtype=dtype)
-        case "constant":
-            t = torch.full(shape, float(start.numbers[0]), dtype=dtype)
-        case str(kind):
-            t = kernels.initialise(kind, tuple(map(float, start.numbers)), shape, generator, dtype)
-        case None:
-            raise AssertionError("an expression is not a named start")
-    for wrapper in reversed(start.wrappers):
-        t = kernels.equal_pairs(t) if wrapper == "pairs" else kernels.unit_std(t)
-    return t.to(device)
