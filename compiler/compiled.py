@@ -3,6 +3,7 @@
     compile_method(method, sizes, hyper, has_bias) -> Compiled
         train        x, base → y                 step and token stages in one graph
         many, one    step → values kept in eval;  token  x, base, those → y      for many tokens, and for one (decoding)
+        step_of_one  x, base → y                 a training step of one token, planned when the first one comes
         delta    x → y − base(x)                 when the program only adds to the base's output
         merged   → W', bias'                     when y is affine in x
         penalty  → the ``minimise`` terms

@@ -52,8 +52,7 @@ def _answer(node: fx.Node, low: Low) -> None:
         node.target = _base_without_bias
     elif node.target is prims.linear:
         node.target = F.linear if _small(low.args[1]) else few_times
-    elif node.target is prims.add_linear and low.lead == ("T",) and low.type.rank == 1 and low.args[1].lead == ("T",) \
-            and _small(low.args[2]):
+    elif node.target is prims.add_linear and len(low.dims) == 2 and low.args[1].lead == ("T",) and _small(low.args[2]):
         node.target = _add_linear
     elif node.target is prims.addcmul:
         a, b, c, *sign = node.args

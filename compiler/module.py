@@ -25,7 +25,7 @@ from padp.compiler.ir import Node, depends
 from padp.compiler.low import order
 from padp.compiler.plans import Plan, plan_of
 from padp.compiler.prims import call_base
-from padp.compiler.products import plain
+from padp.compiler.products import plain, plain_or_none
 from padp.compiler.recall import Recall, possible
 from padp.compiler.reference import Reference
 from padp.compiler.shared import SharedStore
@@ -281,8 +281,8 @@ class AdapterModule(nn.Module):
     # ------------------------------------------------------------ forward
 
     def forward(self, x: Tensor, base: nn.Module) -> Tensor:
-        """y for x of any leading shape; the base layer is called inside, once."""
-        if self.tokens == "one" and alone(x) and plain(base):
+        """y for x of any leading shape; the base layer is called inside, once. A hidden site gives None for it."""
+        if self.tokens == "one" and alone(x) and plain_or_none(base):
             y = self._directly(x, base)
             if y is not None:
                 return y
@@ -304,7 +304,7 @@ class AdapterModule(nn.Module):
         steps, token = self.steps(base), plan.evaluation(self.tokens).token
         return cast(Tensor, token.graph.forward(x, base, False, *self.arguments(token, base, steps)))
 
-    def _directly(self, x: Tensor, base: nn.Module) -> Tensor | None:
+    def _directly(self, x: Tensor, base: nn.Module | None) -> Tensor | None:
         """y by the plan for one token without its questions, whose answers are known; None where they are not."""
         if self.dropout and self.training:
             return None
@@ -365,7 +365,7 @@ class AdapterModule(nn.Module):
         """All that a stage may read, as it is stored."""
         read: list[Tensor | None] = [*self._parameters.values(), *self._buffers.values()]
         if self._modules:  # parametrisations, whose tensors are theirs
-            read += self.parameters()
+            read += (*self.parameters(), *self.buffers())
         if stage.reads_base:
             if isinstance(weight, Mapping):
                 read += weight.values()

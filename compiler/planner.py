@@ -209,8 +209,8 @@ class Planner:
         family, loops = b.united(matrix.type, v.type)
         type_ = Type((matrix.type.item[0],), family, loops)
         if matrix.lead:
-            return self.make("matvec", (self.aligned(matrix, Type((1, 1), family, loops)), v), type_,
-                             self.lead(matrix, v))
+            return self.make("matvec", (self.aligned(matrix, Type((1, 1), family, loops)),
+                                        self.aligned(v, Type((1,), family, loops))), type_, self.lead(matrix, v))
         if not matrix.type.batch:
             if not v.lead and not v.type.batch:
                 return self.make("mv", (matrix, v), type_, ())

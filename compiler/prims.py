@@ -23,7 +23,7 @@ from padp.compiler.products import FEW, THIN, plain, plus_product, product, sum_
 from padp.compiler.rounds import Key
 from padp.compiler.sparse import sparse_apply
 from padp.compiler.spectral import spectral_apply, spectral_bins, spectral_weights
-from padp.compiler.transforms import autocast_dtype
+from padp.compiler.transforms import autocast_dtype, dispatched, looked_into
 from padp.compiler.turning import close_slice, open_slice, turned_slice
 
 _HALF = (torch.float16, torch.bfloat16)
@@ -113,11 +113,17 @@ def root(s: Tensor) -> Tensor:
 
 
 def norm(a: Tensor, axis: str, rank: int) -> Tensor:
-    """√ of ``sumsq``; its gradient is 0 where it is 0. torch's own is slow for many columns."""
-    if axis == "col" and THIN * a.shape[-1] > a.shape[-2]:
+    """√ of ``sumsq``; where it is 0 its gradient is 0 too, and so is the gradient of that.
+
+    torch's own, in one call, is slow for many columns, and its second derivative is nan where the norm is 0.
+    """
+    many = axis == "col" and THIN * a.shape[-1] > a.shape[-2]
+    if many or not a.is_cpu or looked_into() or dispatched():
         return root(sumsq(a, axis, rank))
     dims = {"row": (-1,), "col": (-2,), "all": tuple(range(-rank, 0))}[axis]
     made: Tensor = torch.linalg.vector_norm(_wide(a), dim=dims)
+    if made.requires_grad and not made.all():
+        return root(sumsq(a, axis, rank))
     return made if a.is_complex() else made.to(a.dtype)
 
 

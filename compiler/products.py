@@ -63,8 +63,9 @@ def few_times(v: Tensor, m: Tensor, bias: Tensor | None = None) -> Tensor:
     """``product`` for few vectors of which it is known that nobody looks into what is done with them."""
     if torch.is_grad_enabled():
         return F.linear(v, m, bias) if _small(v, m) else product(v, m, bias)
-    if v.dtype is torch.float32 is m.dtype and type(m) in PLAIN and v.is_contiguous() and m.is_contiguous() \
-            and v.numel() * m.shape[0] >= WORTH_ONEDNN_FEW and _ENABLED() and foreign_processor() and m.is_cpu:
+    if v.numel() * m.shape[0] >= WORTH_ONEDNN_FEW and v.dtype is torch.float32 is m.dtype and type(m) in PLAIN \
+            and v.shape[-1] == m.shape[1] and v.is_contiguous() and m.is_contiguous() and m.is_cpu \
+            and (bias is None or bias.dtype is torch.float32) and _ENABLED() and foreign_processor():
         return cast(Tensor, _LINEAR(v, m, bias, "none", [], ""))
     return F.linear(v, m, bias)
 
@@ -101,6 +102,11 @@ def plain(base: nn.Module) -> bool:
         or _EVERYWHERE[0] or _EVERYWHERE[1] or _EVERYWHERE[2] or _EVERYWHERE[3])
 
 
+def plain_or_none(base: nn.Module | None) -> bool:
+    """Whether there is no base layer, or a plain one."""
+    return base is None or plain(base)
+
+
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _EVERYWHERE = tuple(getattr(nn.modules.module, f"_global{hooks}", {}) for hooks in _HOOKS)
 PLAIN = (Tensor, nn.Parameter)
@@ -134,6 +140,8 @@ def _by_onednn(v: Tensor, m: Tensor) -> bool:
             or not _ENABLED():
         return False
     few = v.numel() < FEW * v.shape[-1]
+    if v.shape[-1] != m.shape[-1]:  # torch says it better
+        return False
     if not (_dense(v) and _dense(m)) or (few and not m.is_contiguous()):
         return False
     return v.numel() * m.shape[0] >= (WORTH_ONEDNN_FEW if few else WORTH_ONEDNN)

@@ -130,3 +130,54 @@ def test_alone() -> None:
     assert not any(alone(t) for t in (x[:0], x.half(), x.to("meta"), x.to_sparse(), torch.randn(64, 8), x[0, 0]))
     with torch.autocast("cpu", torch.bfloat16):
         assert not alone(x)
+
+
+FAMILIES = {
+    "add_linear": """adapter P(k = 4) on linear(W ∈ ℝ^{m×n}) where n = b·k
+F ∈ (ℝ^{k×n})^b: learned, init = kaiming
+G ∈ ℝ^{k×k}: learned, init = kaiming
+Q ∈ (ℝ^{m×k})^b: learned, init = kaiming
+y ← W @ x + Σᵢ Q_i @ sigmoid(F_i @ x + G @ (F_i @ x))
+""",
+    "a matrix of each token and of a family": """adapter P(k = 4) on linear(W ∈ ℝ^{m×n}) where n = b·k
+F ∈ ℝ^{k×n}: learned, init = kaiming
+E ∈ (ℝ^{k×k})^b: learned, init = kaiming
+V ∈ (ℝ^k)^b: learned, init = normal(1)
+Q ∈ (ℝ^{m×k})^b: learned, init = kaiming
+s ← F @ x
+y ← W @ x + Σᵢ Q_i @ ((s V_iᵀ + E_i) @ s)
+""",
+    "entry by entry": """adapter P(k = 4) on linear(W ∈ ℝ^{m×n}) where n = b·k
+F ∈ ℝ^{k×n}: learned, init = kaiming
+E ∈ (ℝ^{k×k})^b: learned, init = kaiming
+Q ∈ (ℝ^{m×k})^b: learned, init = kaiming
+s ← F @ x
+y ← W @ x + Σᵢ Q_i @ ((E_i ⊙ (s sᵀ)) @ s)
+""",
+}
+
+
+@pytest.mark.parametrize("tokens", ["many", "one"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_families_of_vectors_and_of_matrices_of_each_token(name: str, tokens: Any) -> None:
+    torch.manual_seed(0)
+    layer: Any = padp.compile(FAMILIES[name])(nn.Linear(8, 6).double(), dtype=torch.double)
+    layer.only().expect(tokens)
+    for count in (1, 2, 3):  # two is the size of the family
+        x = torch.randn(count, 8, dtype=torch.double, requires_grad=True)
+        made, meant = layer(x), layer.reference(x)
+        torch.testing.assert_close(made, meant, rtol=1e-10, atol=1e-10)
+        learned = [x, *(p for p in layer.parameters() if p.requires_grad)]
+        for a, b in zip(*(torch.autograd.grad(y.square().sum(), learned, allow_unused=True, materialize_grads=True)
+                          for y in (made, meant)), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("declared", ["many", "one"])
+def test_another_width_is_said_by_torch(declared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "WORTH_ONEDNN_FEW", 1)
+    layer: Any = padp.compile("lora")(nn.Linear(16, 12), r=2)
+    layer.only().expect(declared)
+    for context in (torch.enable_grad, torch.no_grad):
+        with context(), pytest.raises(RuntimeError, match=r"shapes cannot be multiplied \(1x15 and"):
+            layer.eval()(torch.randn(1, 15))

@@ -111,3 +111,31 @@ def test_forward_mode_sees_plain_operations() -> None:
         tangent = forward_ad.unpack_dual(layer(forward_ad.make_dual(x, t))).tangent
     expected = torch.func.jvp(layer, (x,), (t,))[1]
     assert tangent is not None and torch.allclose(tangent, expected)
+
+
+class Scaled(nn.Module):
+    factor: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.ones(()))
+
+    def forward(self, t: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = t * self.factor
+        return out
+
+
+@pytest.mark.parametrize("tokens", ["many", "one"])
+def test_a_parametrisations_own_buffer_counts(tokens: Any) -> None:
+    layer: Any = padp.compile("dora")(nn.Linear(8, 6), r=2)
+    module = layer.only()
+    with torch.no_grad():
+        module.B.normal_()
+    nn.utils.parametrize.register_parametrization(module, "B", Scaled())
+    layer.eval()
+    module.expect(tokens)
+    x = torch.randn(2, 8)
+    with torch.no_grad():
+        layer(x)
+        module.parametrizations.B[0].factor.mul_(3)
+        torch.testing.assert_close(layer(x), layer.reference(x), rtol=1e-5, atol=1e-5)

@@ -127,6 +127,12 @@ def test_the_gradient_of_a_norm_is_zero_where_the_norm_is(axis: str, shape: tupl
     a = torch.zeros(shape, dtype=torch.double, requires_grad=True)
     norm(a, axis, 2).sum().backward()
     assert a.grad is not None and not a.grad.any()
+    a = torch.zeros(shape, dtype=torch.double)
+    a[0] = 1
+    a.requires_grad_()
+    (slope,) = torch.autograd.grad(norm(a, axis, 2).sum(), a, create_graph=True)
+    (second,) = torch.autograd.grad(slope.square().sum(), a)
+    assert torch.isfinite(second).all()
     b = torch.randn(shape, dtype=torch.double, requires_grad=True)
     assert torch.autograd.gradcheck(lambda t: norm(t, axis, 2), (b,))
     assert torch.autograd.gradgradcheck(lambda t: norm(t, axis, 2), (b,))

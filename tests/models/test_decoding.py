@@ -84,3 +84,47 @@ def test_plans_differ_where_it_pays() -> None:
 
     assert len(built(compiled.many.outputs)) == 1
     assert built(compiled.one.outputs) == []
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(16, 16)
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = h + self.linear(h)
+        return out
+
+
+class Blocks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([Block(), Block()])
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        for block in self.layers:
+            h = block(h)
+        return h
+
+
+def test_hidden_sites_decode_too() -> None:
+    """They have no base layer."""
+    torch.manual_seed(0)
+    model = Blocks().eval()
+    padp.attach(model, padp.compile("reft"), variant="NoReFT", r=2, positions="all", layers="all")
+    with torch.no_grad():
+        for p in padp.trainable(model):
+            p.add_(0.1 * torch.randn_like(p))
+    x = torch.randn(1, 4, 16)
+    y = model(x)
+    y.square().sum().backward()
+    slopes = [p.grad.clone() for p in padp.trainable(model) if p.grad is not None]
+    model.zero_grad()
+    with padp.decoding(model):
+        again = model(x)
+        again.square().sum().backward()
+        with torch.no_grad():
+            assert torch.allclose(model(x), y, atol=1e-6)
+    assert torch.allclose(again, y, atol=1e-6)
+    for p, slope in zip(padp.trainable(model), slopes, strict=True):
+        assert p.grad is not None and torch.allclose(p.grad, slope, atol=1e-5)
