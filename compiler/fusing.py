@@ -8,7 +8,7 @@
     A + c L R    = add_linear(A, L, Rᵀ, c)  for large matrices
     c (D v)      = (c D) v                  for a number c and a matrix D of a few entries
     each(v, M)   = each(v, packed(M))       for kept matrices that do not lie in order
-    √ sumsq(A)   = norm(A)                  by rows, or of all numbers
+    √ sumsq(A)   = norm(A)                  one call where torch is fast at it
 
 Only where the inner result is read nowhere else: what is shared is still made once.
 """
@@ -27,7 +27,6 @@ LARGE = 1 << 16
 """Numbers from which on a matrix is large."""
 _WITHOUT_BIAS = {"linear": 2, "sum_applied": 6}
 """Products that can take a bias, with their number of arguments without."""
-
 _OF_ENTRIES = ("spectral_apply", "sparse_apply", "circulant_apply", "circulant_grid")
 """Matrices that are applied by the numbers that make them, which are the first argument."""
 
