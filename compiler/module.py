@@ -11,6 +11,7 @@ buffer; a random tensor shared by all sites is one ``nn.Parameter`` without grad
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
@@ -44,7 +45,17 @@ Tokens = Literal["many", "one"]
 """How many tokens a call has: many (a prompt, a batch) or one (decoding). Plans differ."""
 
 
-_KEPT = ("_cache", "_cached", "_stamp")
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The values of a step stage, and the stamp of what they were computed from. Never changed, only replaced: a call
+    that has taken it computes with values of one moment, whatever other threads do."""
+
+    stage: Stage
+    stamp: Stamp
+    values: list[Tensor]
+
+
+_KEPT = ("_held",)
 """What a module remembers from call to call: no part of its copies."""
 
 
@@ -85,10 +96,8 @@ class AdapterModule(nn.Module):
                          "the base to drop from", suggestion="dropout=0, or drop(x, p) in the program, where meant")
         if dropout and not 0 <= dropout < 1:
             raise refuse("E507", f"dropout = {dropout}", suggestion="a probability in [0, 1)")
-        self._cache: list[Tensor] | None = None
+        self._held: Held | None = None
         self.tokens: Tokens = "many"
-        self._cached: Stage | None = None
-        self._stamp: Stamp | None = None
         compiled.ready()
         self._fill(weight, bias, dtype, device, seed, shared)
         if self.has_updates:
@@ -206,7 +215,7 @@ class AdapterModule(nn.Module):
                 new = made[attribute].detach().to(device, old.dtype).contiguous().clone()
                 self._refuse_infinite(new, "what is computed from other weights of the base")
                 self._buffers[attribute] = new
-        self._cache = None
+        self.drop_cache()
 
     def _register(self, name: str, p: Learned, value: Tensor, dtype: torch.dtype) -> None:
         attribute = self.names[name]
@@ -282,7 +291,8 @@ class AdapterModule(nn.Module):
 
     def forward(self, x: Tensor, base: nn.Module) -> Tensor:
         """y for x of any leading shape; the base layer is called inside, once. A hidden site gives None for it."""
-        if self.tokens == "one" and alone(x) and plain_or_none(base):
+        tokens = self.tokens  # once: another thread may say otherwise meanwhile
+        if tokens == "one" and alone(x) and plain_or_none(base):
             y = self._directly(x, base)
             if y is not None:
                 return y
@@ -291,17 +301,17 @@ class AdapterModule(nn.Module):
             y = call_base(base, x, x)
             return y + self.added(x, base).to(y.dtype)
         if torch.compiler.is_compiling() and not (torch.is_grad_enabled() or self.training):
-            whole = plan.evaluation(self.tokens).whole
+            whole = plan.evaluation(tokens).whole
             return cast(Tensor, whole.graph(x, base, False, *self.arguments(whole, base)))
         if torch.is_grad_enabled() or self.training:
-            self._cache = None
-            if self.tokens == "one":
+            self.drop_cache()
+            if tokens == "one":
                 whole = plan.one.whole if torch.compiler.is_compiling() else plan.step_of_one
                 return cast(Tensor, whole.graph(x, base, self.training, *self.arguments(whole, base)))
             if plan.lean is not None and torch.is_grad_enabled() and not looked_into() and possible(x):
                 return self._leanly(plan.lean, x, base)
             return cast(Tensor, plan.train.graph(x, base, self.training, *self.arguments(plan.train, base)))
-        steps, token = self.steps(base), plan.evaluation(self.tokens).token
+        steps, token = self.steps(base, tokens=tokens), plan.evaluation(tokens).token
         return cast(Tensor, token.graph.forward(x, base, False, *self.arguments(token, base, steps)))
 
     def _directly(self, x: Tensor, base: nn.Module | None) -> Tensor | None:
@@ -310,10 +320,10 @@ class AdapterModule(nn.Module):
             return None
         plan = self.plans_on(base)
         if torch.is_grad_enabled() or self.training:
-            self._cache = None
+            self.drop_cache()
             stage, steps = plan.step_of_one, None
         else:
-            stage, steps = plan.one.token, self.steps(base)
+            stage, steps = plan.one.token, self.steps(base, tokens="one")
         arguments, dtype = self.arguments(stage, base, steps), x.dtype
         for a in arguments:
             if a.dtype is not dtype and (a.is_floating_point() or a.is_complex()):
@@ -347,31 +357,53 @@ class AdapterModule(nn.Module):
         with Recall(lean.givens, again, x if lean.reads_x else None, list(read.values())):
             return cast(Tensor, lean.stage.graph(x, base, training, *arguments))
 
-    def steps(self, base: nn.Module | None, weight: Weights = None) -> list[Tensor]:
+    def steps(self, base: nn.Module | None, weight: Weights = None, tokens: Tokens | None = None) -> list[Tensor]:
         """The step stage, kept until something may have changed it."""
-        stage = self.plans_on(base).evaluation(self.tokens).step
+        tokens = tokens or self.tokens
+        stage = self.plans_on(base).evaluation(tokens).step
         if stage is None:
             return []
-        like, held = self.like, self._stamp
-        if self._cache is None or stage is not self._cached or held is None \
-                or not held.holds(self._read_by(stage, base, weight), like):
-            now = stamp(self._read_by(stage, base, weight), like)
-            made = stage.graph(like, base, False, *self.arguments(stage, base, weight=weight))
-            self._cache, self._stamp = list(made) if isinstance(made, (tuple, list)) else [made], now
-            self._cached = stage
-        return self._cache
+        held = cast("Held | None", self.__dict__["_held"])
+        like = self.like
+        learned, given = self._read_by(stage, base, weight)
+        if held is not None and held.stage is stage and held.stamp.holds([*learned, *given], like):
+            return held.values
+        now = stamp(learned, given, like, trusted=tokens == "one")
+        made = stage.graph(like, base, False, *self.arguments(stage, base, weight=weight))
+        values = list(made) if isinstance(made, (tuple, list)) else [made]
+        self.__dict__["_held"] = None if now is None else Held(stage, now, values)
+        return values
 
-    def _read_by(self, stage: Stage, base: nn.Module | None, weight: Weights) -> list[Tensor | None]:
-        """All that a stage may read, as it is stored."""
-        read: list[Tensor | None] = [*self._parameters.values(), *self._buffers.values()]
+    def _read_by(self, stage: Stage, base: nn.Module | None, weight: Weights) -> tuple[list[Tensor], list[Tensor]]:
+        """What a stage reads, as it is stored: learned tensors, and the rest."""
+        parameters, buffers = self._parameters, self._buffers
+        learned: list[Tensor] = []
+        given: list[Tensor] = []
         if self._modules:  # parametrisations, whose tensors are theirs
-            read += (*self.parameters(), *self.buffers())
-        if stage.reads_base:
-            if isinstance(weight, Mapping):
-                read += weight.values()
-            elif base is not None:
-                read += (weight_of(base), bias_of(base))
-        return read
+            learned.extend(self.parameters())
+            given.extend(self.buffers())
+        for kind, name in stage.leaves:
+            match kind:
+                case "param" if not self._modules:
+                    attribute = self.names[name]
+                    found = parameters.get(attribute)
+                    if found is None or attribute in self.shared:
+                        given.append(cast(Tensor, found if found is not None else buffers[attribute]))
+                    else:
+                        learned.append(found)
+                case "kept":
+                    given.append(cast(Tensor, buffers[f"kept_{name}"]))
+                case "knob":
+                    given.append(cast(Tensor, buffers[f"knob_{self.names[name]}"]))
+                case "weight" | "bias" if isinstance(weight, Mapping):
+                    given.append(weight[str(name)])
+                case "weight" if base is not None:
+                    given.append(weight_of(base))
+                case "bias" if base is not None:
+                    given.append(cast(Tensor, base.bias))
+                case _:
+                    pass
+        return learned, given
 
     def delta(self, x: Tensor, base: nn.Module | None = None) -> Tensor:
         """y − base(x), for programs that add to the base's output. ``base`` is read where W or the bias is used."""
@@ -486,7 +518,7 @@ class AdapterModule(nn.Module):
 
     def drop_cache(self) -> None:
         """Forget the kept step stage."""
-        self._cache = None
+        self.__dict__["_held"] = None  # past __setattr__, which asks what it is
 
     def set_knob(self, name: str, value: float) -> None:
         """Give a knob a new value."""
@@ -495,20 +527,20 @@ class AdapterModule(nn.Module):
                          suggestion=f"there are: {', '.join(self.knobs) or 'none'}")
         self.knobs[name] = float(value)
         self._write_knobs()
-        self._cache = None
+        self.drop_cache()
 
     def train(self, mode: bool = True) -> AdapterModule:
-        self._cache = None
+        self.drop_cache()
         return super().train(mode)
 
     def _apply(self, fn: Any, recurse: bool = True) -> AdapterModule:
-        self._cache = None
+        self.drop_cache()
         moved = cast(AdapterModule, super()._apply(fn, recurse))  # type: ignore[no-untyped-call]
         moved._write_knobs()  # from the numbers: half precision and back would have rounded them
         return moved
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._cache = None
+        self.drop_cache()
         super()._load_from_state_dict(*args, **kwargs)
         self._write_knobs()
 

@@ -22,7 +22,7 @@ def test_another_tensor_at_the_same_address_is_another_stamp() -> None:
     """Memory that is given back is given out again: the next tensor of that size lies where the last one lay."""
     like = torch.zeros(())
     a = torch.zeros(1000)
-    first, address = stamp([a], like), a.data_ptr()
+    first, address = stamp([], [a], like), a.data_ptr()
     assert first is not None and first.holds([a], like)
     assert not first.holds([], like) and not first.holds([a, a], like)
     del a

@@ -21,8 +21,8 @@ Write = Callable[[LinearSite], Any]
 
 def kept(layer: LinearSite) -> list[int]:
     """Where the kept values lie; none when nothing is kept."""
-    cache = only(layer)._cache  # pyright: ignore[reportPrivateUsage]
-    return [] if cache is None else [t.data_ptr() for t in cache]
+    held = only(layer)._held  # pyright: ignore[reportPrivateUsage]
+    return [] if held is None else [t.data_ptr() for t in held.values]
 
 
 def filled(layer: LinearSite) -> None:
