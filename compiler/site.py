@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from padp.compiler.following import follow, replace_on
+from padp.compiler.keys import guard_adapters, keep_plain_keys
 from padp.compiler.prims import call_base
 from padp.dsl.diagnostics import refuse
 
@@ -72,9 +73,34 @@ class HeadMap:
 
 
 class StandIn(nn.Module):
-    """A module of ours in the place of ``base``, one of the model's: what looks at the model finds what was there."""
+    """A module of ours in the place of ``base``, one of the model's: what looks at the model finds what was there.
+
+    So do state dicts: the keys of the module ``inside`` are those that it had (see ``keys``).
+    """
 
     base: nn.Module
+    path: str = ""
+    own: ClassVar[tuple[str, ...]] = ("base", "adapters")
+    """The first parts of keys that are ours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        keep_plain_keys(self)
+        self.loading = ""  # where it stands in the state dict that is being loaded
+
+    @property
+    def inside(self) -> str:
+        """Where, under this one, the module lies that has plain keys in a state dict."""
+        return self.inside_of(self.merged)
+
+    def inside_of(self, merged: tuple[str, ...]) -> str:
+        """``inside`` of a state dict that was taken while these were merged."""
+        return "base"
+
+    @property
+    def merged(self) -> tuple[str, ...]:
+        """The adapters whose effect what has plain keys holds now; () when not merged."""
+        return ()
 
     @property
     def weight(self) -> nn.Parameter:
@@ -119,6 +145,7 @@ class Site(nn.Module):
 
     def __init__(self, path: str = "") -> None:
         super().__init__()
+        guard_adapters(self)
         self.path = path
         self.adapters = nn.ModuleDict()
         self.active: tuple[str, ...] = ()
@@ -130,6 +157,11 @@ class Site(nn.Module):
     def given(self) -> tuple[Tensor | dict[str, Tensor] | None, Tensor | None]:
         """The weights of the base and its bias, as the compiler takes them."""
         return None, None
+
+    @property
+    def merged(self) -> tuple[str, ...]:
+        """The adapters whose effect the base's weights hold now; () when not merged."""
+        return ()
 
     def module(self, name: str) -> AdapterModule:
         """The adapter of that name at this site."""

@@ -31,6 +31,7 @@ from padp.models.prompt import PromptReader
 from padp.models.record import Attached, Record, holder, names_of, record_of, refuse_nested, store
 from padp.models.saved import SavedModule, copied, saved_modules
 from padp.models.selecting import ALL, select
+from padp.models.states import watch_states
 from padp.models.walk import put_in_place, sites, walk
 
 if TYPE_CHECKING:
@@ -172,6 +173,7 @@ def commit(model: nn.Module, plan: Plan, shared: SharedStore) -> None:
     _add_sites(model, plan)
     _add_copies(model, plan)
     nested = (*record.nested, *turn_off(model))
+    watch_states(model)
     store(model, replace(record.with_attached(one), nested=nested))
     keep_shared(model, shared)
     _activate(model, plan.active)

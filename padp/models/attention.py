@@ -48,6 +48,13 @@ class AttentionSite(Site):
     def given(self) -> tuple[Tensor | dict[str, Tensor] | None, Tensor | None]:
         return self.attention.tensors(), None
 
+    @property
+    def merged(self) -> tuple[str, ...]:
+        """The adapters that one of the projections holds now."""
+        stands = (getattr(*self.attention.owners[role]) for role in ROLES)
+        return tuple(dict.fromkeys(name for stand in stands if isinstance(stand, HeadProjection)
+                                   for name in stand.merged))
+
     def maps(self) -> Mapping[str, HeadMap]:
         """The active adapter's maps by role; none for a role that it leaves to the base."""
         return self.only().head_maps(self.attention.tensors()) if self.active and self.enabled else {}

@@ -17,6 +17,7 @@ from padp.models.merging import mergeables, refuse_merged
 from padp.models.prompt import PromptReader
 from padp.models.record import Record, holder, named, record_of, sites_of, store
 from padp.models.saved import saved_modules
+from padp.models.states import forget_states
 from padp.models.walk import inside, put_in_place, sites, walk
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -26,7 +27,8 @@ def detach(model: Model, name: str | None = None, *, keep_merged: bool = False) 
     """Take an adapter (all of them, with no name) off the model; where none is left the model's own modules are put
     back, the very same objects, and what required a gradient before requires it again.
 
-    A merged model is unmerged first, unless ``keep_merged``: then the new weights stay (all adapters go).
+    A merged model is unmerged first, unless ``keep_merged``: then the new weights stay (all adapters go), those of
+    modules that were trained whole too.
     E510 when it is not attached, E511 to keep merged weights of a model that is not merged.
     """
     root = holder(model)
@@ -41,7 +43,7 @@ def detach(model: Model, name: str | None = None, *, keep_merged: bool = False) 
             raise refuse("E511", "keep_merged: nothing is merged", suggestion="padp.merge(model) first")
     elif name is not None:
         refuse_merged(root, "detaching one adapter")
-    for part in mergeable:
+    for part in (*mergeable, *saved_modules(root)):
         if keep_merged:
             part.keep_merged()
         else:
@@ -89,6 +91,7 @@ def _finish(model: nn.Module, record: Record) -> None:
                 if isinstance(reader, PromptReader):
                     reader.forget(model)
     if not record.attached:
+        forget_states(model)
         turn_on(model, record.nested)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in record.required_grad)

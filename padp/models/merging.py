@@ -12,6 +12,7 @@ from padp.dsl.diagnostics import refuse
 from padp.models.attention import HeadProjection
 from padp.models.hidden import HiddenSite
 from padp.models.record import holder
+from padp.models.saved import saved_modules
 from padp.models.walk import sites, walk
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -45,16 +46,21 @@ def merge(model: Model, *, keep_on_cpu: bool = False) -> Model:
         for part in ready:
             part.unmerge()
         raise
+    for saved in saved_modules(root):
+        saved.merge()
     return model
 
 
 def unmerge(model: Model) -> Model:
     """Put the base's weights back, bit for bit. E504 when nothing is merged."""
-    parts = [part for part in mergeables(holder(model)) if part.merged]
+    root = holder(model)
+    parts = [part for part in mergeables(root) if part.merged]
     if not parts:
         raise refuse("E504", "nothing is merged")
     for part in parts:
         part.unmerge()
+    for saved in saved_modules(root):
+        saved.unmerge()
     return model
 
 

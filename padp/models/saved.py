@@ -16,8 +16,11 @@ from padp.models.walk import walk
 class SavedModule(StandIn):
     """Stands in the place of ``original``. Calls go to the copy of the active adapter, else to the original.
 
-    ``base``, what others see of it, is the module that calls go to.
+    ``base``, what others see of it, is the module that calls go to. In a state dict the original has plain keys; while
+    the model is merged, the active copy, as calls go to it.
     """
+
+    own = ("original", "copies")
 
     def __init__(self, original: nn.Module, path: str) -> None:
         super().__init__()
@@ -26,7 +29,30 @@ class SavedModule(StandIn):
         self.copies = nn.ModuleDict()
         self.active: str | None = None
         self.enabled = True
+        self.holds: tuple[str, ...] = ()
         self.training = original.training
+
+    @property
+    def merged(self) -> tuple[str, ...]:
+        return self.holds
+
+    def inside_of(self, merged: tuple[str, ...]) -> str:
+        return f"copies.{merged[0]}" if merged else "original"
+
+    def merge(self) -> None:
+        """The model is merged: the active copy counts as the module itself."""
+        if self.active is not None and self.enabled:
+            self.holds = (self.active,)
+
+    def unmerge(self) -> None:
+        """The model is not merged any more."""
+        self.holds = ()
+
+    def keep_merged(self) -> None:
+        """Give what the copy holds to the original: there is no way back."""
+        for name in self.holds:
+            self.original.load_state_dict(self.copies[name].state_dict())
+        self.holds = ()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.current(*args, **kwargs)
@@ -86,7 +112,8 @@ class SavedModule(StandIn):
 def copied(model: nn.Module, path: str, targets: Iterable[str] = ()) -> nn.Module:
     """A trainable copy of a module that is to be saved.
 
-    E511 when adapters sit in it or are about to (``targets``), E509 when it shares a tensor with the rest of the model.
+    E511 when adapters sit in it or are about to (``targets``) or a part of it has a name that is ours, E509 when it
+    shares a tensor with the rest of the model.
     """
     module = model.get_submodule(path)
     if isinstance(module, SavedModule):
@@ -96,6 +123,11 @@ def copied(model: nn.Module, path: str, targets: Iterable[str] = ()) -> nn.Modul
     if inside:
         raise refuse("E511", f"modules_to_save: {path} holds the site {inside[0]} of an adapter",
                      suggestion="leave these sites out with exclude=, or do not save the whole module")
+    tables = (dict(module.named_children()), vars(module)["_parameters"], vars(module)["_buffers"])
+    taken = [name for table in tables for name in table if name in (*SavedModule.own, "merged")]
+    if taken:
+        raise refuse("E511", f"modules_to_save: {path} has a part called {taken[0]}, as padp calls parts of its own",
+                     suggestion=f"save its parts ({path}.{taken[0]}, …), or give this one another name")
     own = {id(p): name for name, p in module.named_parameters()}
     parts = {id(part) for part in module.modules()}
     for other, part in model.named_modules():

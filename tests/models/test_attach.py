@@ -115,7 +115,7 @@ def test_state_dict_has_readable_keys_and_loads(llama: Any, batch: Batch) -> Non
     pm.attach(llama, REFT, name="reft", layers=[1])
     keys = set(llama.state_dict())
     assert "model.layers.0.self_attn.q_proj.adapters.default.A" in keys
-    assert "model.layers.0.self_attn.q_proj.base.weight" in keys
+    assert "model.layers.0.self_attn.q_proj.weight" in keys  # the base's own
     assert "model.layers.1.padp_hidden.adapters.reft.R" in keys
     other = make_llama()
     pm.attach(other, LORA, ["q_proj"], seed=5)
