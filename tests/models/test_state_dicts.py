@@ -43,7 +43,7 @@ FAMILIES: list[Callable[[], Any]] = [make_llama, make_tied, make_gpt2, make_opt]
 
 def pairs(adapters: list[padp.Adapter]) -> list[Any]:
     """Every adapter on a LLaMA, and what adds, reads or shares tensors on every family."""
-    chosen = [(make_llama, adapter) for adapter in adapters]
+    chosen: list[tuple[Callable[[], Any], padp.Adapter]] = [(make_llama, adapter) for adapter in adapters]
     chosen += [(make, adapter) for make in FAMILIES[1:] for adapter in (LORA, VERA)]
     return [pytest.param(make, adapter, id=f"{make.__name__}-{adapter.name}") for make, adapter in chosen]
 
