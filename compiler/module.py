@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # pyright: ignore[reportPrivateImportUsage]
 
+from padp.compiler.acting import knob as knob_of_call
 from padp.compiler.compiled import Compiled, Lean
 from padp.compiler.direct import alone
 from padp.compiler.emit import Leaf, Stage, printed, run
@@ -25,7 +26,7 @@ from padp.compiler.freshness import Stamp, stamp
 from padp.compiler.ir import Node, depends
 from padp.compiler.low import order
 from padp.compiler.plans import Plan, plan_of
-from padp.compiler.prims import call_base
+from padp.compiler.prims import call_base, dropout
 from padp.compiler.products import plain, plain_or_none
 from padp.compiler.recall import Recall, possible
 from padp.compiler.reference import Reference
@@ -272,7 +273,7 @@ class AdapterModule(nn.Module):
                 case "bias":
                     out.append(bias if bias is not None else cast(Tensor, cast(nn.Module, base).bias))
                 case "knob":
-                    out.append(getattr(self, f"knob_{self.names[name]}"))
+                    out.append(knob_of_call(self, name, getattr(self, f"knob_{self.names[name]}")))
                 case _:
                     out.append(self.like)
         return out
@@ -427,6 +428,11 @@ class AdapterModule(nn.Module):
     def has_updates(self) -> bool:
         """Whether the program has ``after backward`` rules."""
         return bool(self.compiled.method.updates)
+
+    @property
+    def draws(self) -> bool:
+        """Whether it draws numbers in training."""
+        return bool(self.dropout) or any(node.target is dropout for node in self.compiled.train.graph.graph.nodes)
 
     @property
     def additive(self) -> bool:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from padp.compiler.acting import acting
+from padp.compiler.first_runs import checkpointed
 from padp.compiler.following import follow, replace_on
 from padp.compiler.keys import guard_adapters, keep_plain_keys
 from padp.compiler.prims import call_base
@@ -150,6 +152,7 @@ class Site(nn.Module):
         self.adapters = nn.ModuleDict()
         self.active: tuple[str, ...] = ()
         self.enabled = True
+        self.switched = False
         self._learned: dict[str, tuple[str, ...]] = {}
         self.brought: frozenset[str] = frozenset()
         self.waiting: tuple[str, ...] = ()
@@ -167,9 +170,27 @@ class Site(nn.Module):
         """The adapter of that name at this site."""
         return cast("AdapterModule", self.adapters[name])
 
+    @property
+    def acting(self) -> tuple[str, ...]:
+        """The names of the adapters that act now."""
+        return self.active if self.enabled else ()
+
+    def has(self, name: str) -> bool:
+        """Whether an adapter of that name is here."""
+        return name in self.adapters
+
+    def draws(self, name: str) -> bool:
+        """Whether an adapter draws numbers in training."""
+        return self.module(name).draws
+
+    def knobbed(self, name: str) -> AdapterModule | None:
+        """The adapter of that name, where it has knobs."""
+        module = self.module(name)
+        return module if module.knobs else None
+
     def in_use(self) -> tuple[AdapterModule, ...]:
         """The active adapters in order; none while the site is disabled."""
-        return tuple(self.module(name) for name in self.active) if self.enabled else ()
+        return tuple(self.module(name) for name in self.acting)
 
     def only(self) -> AdapterModule:
         """The single active adapter; E511 when there is none or more than one."""
@@ -196,7 +217,7 @@ class Site(nn.Module):
         del self.adapters[name], self._learned[name]
 
     def learned(self, name: str) -> list[nn.Parameter]:
-        """The parameters of an adapter that are trained when it is active."""
+        """The parameters of an adapter that are trained while it is active."""
         return [self.module(name).get_parameter(key) for key in self._learned[name]]
 
     def refuse_together(self, modules: Mapping[str, AdapterModule]) -> None:
@@ -208,7 +229,8 @@ class Site(nn.Module):
                          suggestion=f'padp.activate(model, "{bound[0]}") for one of them at a time')
 
     def activate(self, names: Sequence[str]) -> None:
-        """Make these adapters the active ones, in this order; only they are trained.
+        """Make these adapters the active ones, in this order. What requires a gradient stays as it is: a tensor that
+        does not act gets none.
 
         E510 for a name that is not here, E508 when they do not combine.
         """
@@ -218,9 +240,6 @@ class Site(nn.Module):
                              suggestion=f"there are {', '.join(self.adapters)}" if self.adapters else None)
         self.refuse_together({name: self.module(name) for name in names})
         self.active = tuple(names)
-        for name in self.adapters:
-            for parameter in self.learned(name):
-                parameter.requires_grad_(name in self.active)
 
     def drop_cache(self) -> None:
         """Forget what was computed from the parameters."""
@@ -331,12 +350,12 @@ class LinearSite(Site, StandIn):
         replace_on(self, self.base, name, value)
 
     def forward(self, x: Tensor) -> Tensor:
+        names = acting(self) if checkpointed() else self.active if self.enabled else ()
         if self._kept is not None:
             if self.training and torch.is_grad_enabled():
                 raise refuse("E511", f"{self.label} is merged: a training step would not reach {_listed(self.merged)}",
                              suggestion="padp.unmerge(model), or model.eval() or torch.no_grad() for inference")
             return cast(Tensor, self.base(x))
-        names = self.active if self.enabled else ()
         if not names:
             return cast(Tensor, self.base(x))
         if len(names) == 1:
@@ -435,6 +454,7 @@ class LinearSite(Site, StandIn):
     def set_knob(self, name: str, value: float) -> None:
         """Change a knob of the active adapter; E511 while merged."""
         self.refuse_merged(f"a new value of {name}")
+        self.switched = True
         self.only().set_knob(name, value)
 
 

@@ -235,7 +235,13 @@ def _activate(model: nn.Module, names: Sequence[str]) -> None:
 
 
 def activate(model: nn.Module, names: str | Sequence[str]) -> None:
-    """Make these adapters the active ones, in this order; only they act and are trained. ``[]`` for none.
+    """Make these adapters the active ones, in this order; only they act. ``[]`` for none.
+
+    The learned tensors of every adapter require a gradient from attaching on, so an optimiser or a trainer that was
+    made before a switch trains whichever acts, and one loss may hold calls under several of them. One that does not
+    act gets no gradient, and no optimiser of torch moves a tensor without one. What ``requires_grad_(False)`` froze
+    stays frozen. DistributedDataParallel waits for every tensor that requires a gradient: freeze those of adapters
+    that stay off, or give it ``find_unused_parameters=True``.
 
     E510 for an unknown name, E508 for adapters that do not combine at a site, E511 while merged; then nothing changed.
     """
@@ -246,6 +252,9 @@ def activate(model: nn.Module, names: str | Sequence[str]) -> None:
         site.refuse_together({name: site.module(name) for name in wanted if name in site.adapters})
     for module in saved_modules(model):
         module.refuse_together([name for name in wanted if name in module.copies])
+    parts: list[Site | SavedModule] = [*sites(model), *saved_modules(model)]
+    for part in parts:
+        part.switched = True
     _activate(model, wanted)
 
 
@@ -257,7 +266,7 @@ def disabled(model: nn.Module) -> Generator[None, None, None]:
     parts: list[Site | SavedModule] = [*sites(model), *saved_modules(model)]
     before = [part.enabled for part in parts]
     for part in parts:
-        part.enabled = False
+        part.enabled, part.switched = False, True
     try:
         yield
     finally:

@@ -9,12 +9,13 @@ applies the map after (Q, K, V) or before (O) the base's own forward.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 
+from padp.compiler.acting import acting
 from padp.compiler.following import follow, replace_on, unfollow
 from padp.compiler.site import HeadMap, Kept, Site, StandIn, merge_into, unmerge_from
 from padp.dsl.diagnostics import refuse
@@ -55,9 +56,11 @@ class AttentionSite(Site):
         return tuple(dict.fromkeys(name for stand in stands if isinstance(stand, HeadProjection)
                                    for name in stand.merged))
 
-    def maps(self) -> Mapping[str, HeadMap]:
-        """The active adapter's maps by role; none for a role that it leaves to the base."""
-        return self.only().head_maps(self.attention.tensors()) if self.active and self.enabled else {}
+    def maps(self, names: Sequence[str] | None = None) -> Mapping[str, HeadMap]:
+        """The maps of the adapter that acts (or of the one that is named) by role; none for a role that it leaves to
+        the base."""
+        names = self.acting if names is None else names
+        return self.module(names[0]).head_maps(self.attention.tensors()) if names else {}
 
     def hang_on(self) -> None:
         """Become a child of the attention and stand in for its projections."""
@@ -107,13 +110,36 @@ class HeadProjection(StandIn):
     def put_on_base(self, name: str, value: Any) -> None:
         replace_on(self, self.base, name, value)
 
+    @property
+    def acting(self) -> tuple[str, ...]:
+        """The adapter that acts now."""
+        return self.site.acting
+
+    @property
+    def switched(self) -> bool:
+        """Whether adapters were ever switched at the attention."""
+        return self.site.switched
+
+    def has(self, name: str) -> bool:
+        """Whether an adapter of that name is at the attention."""
+        return self.site.has(name)
+
+    def draws(self, name: str) -> bool:
+        """Whether an adapter draws numbers in training."""
+        return self.site.draws(name)
+
+    def knobbed(self, name: str) -> AdapterModule | None:
+        """The adapter of that name, where it has knobs."""
+        return self.site.knobbed(name)
+
     def forward(self, x: Tensor) -> Tensor:
+        names = acting(self)
         if self._kept is not None:
             if self.training and torch.is_grad_enabled():
                 raise refuse("E511", f"{self.path} is merged, so a training step would not reach its adapter",
                              suggestion="padp.unmerge(model), or model.eval() or torch.no_grad() for inference")
             return cast(Tensor, self.base(x))
-        found = self.site.maps().get(self.role)
+        found = self.site.maps(names).get(self.role)
         if found is None:
             return cast(Tensor, self.base(x))
         if self.role == "o":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from padp.compiler.acting import acting
 from padp.compiler.site import Site
 from padp.dsl.diagnostics import refuse
 from padp.models.prompt import Edited, Positions, PromptReader, edited, read_positions, remove_hooks
@@ -49,9 +50,10 @@ class HiddenSite(Site):
 
     def edit_output(self, block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Any:
         """The hook: edit the hidden state in a block's output, a tensor or the first entry of a tuple."""
-        if not (self.active and self.enabled):
+        names = acting(self)
+        if not names:
             return None
-        module = self.only()
+        module = self.module(names[0])
         rest: tuple[Any, ...] | None = None
         h = output
         if isinstance(output, tuple) and output:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from torch import nn
 
+from padp.compiler.acting import acting
 from padp.compiler.site import Site, StandIn
 from padp.dsl.diagnostics import refuse
 from padp.models.walk import walk
@@ -30,6 +31,7 @@ class SavedModule(StandIn):
         self.active: str | None = None
         self.enabled = True
         self.holds: tuple[str, ...] = ()
+        self.switched = False
         self.training = original.training
 
     @property
@@ -55,12 +57,30 @@ class SavedModule(StandIn):
         self.holds = ()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.current(*args, **kwargs)
+        names = acting(self)
+        return (self.copies[names[0]] if names else self.original)(*args, **kwargs)
+
+    @property
+    def acting(self) -> tuple[str, ...]:
+        """The adapter whose copy is called now."""
+        return (self.active,) if self.active is not None and self.enabled else ()
+
+    def has(self, name: str) -> bool:
+        """Whether an adapter has a copy here."""
+        return name in self.copies
+
+    def draws(self, name: str) -> bool:
+        """A copy draws what the model's own module would: that is torch's."""
+        return False
+
+    def knobbed(self, name: str) -> None:
+        """A copy has no knobs."""
 
     @property
     def current(self) -> nn.Module:
         """The module that calls go to."""
-        return self.copies[self.active] if self.active is not None and self.enabled else self.original
+        names = self.acting
+        return self.copies[names[0]] if names else self.original
 
     def add(self, name: str, module: nn.Module) -> None:
         """The copy of a new adapter, not active yet."""
@@ -79,11 +99,9 @@ class SavedModule(StandIn):
                          suggestion=f'padp.activate(model, "{names[0]}")')
 
     def activate(self, names: list[str]) -> None:
-        """Use the copy of this adapter (or, with no name, the original); only an active copy is trained."""
+        """Use the copy of this adapter; with no name, the original."""
         self.refuse_together(names)
         self.active = names[0] if names else None
-        for name, module in self.copies.items():
-            module.requires_grad_(name == self.active)
 
     def __getattr__(self, name: str) -> Any:
         if name == "base":  # what StandIn delegates to

@@ -89,6 +89,9 @@ def set_knobs(model: nn.Module, name: str | None = None, **knobs: float) -> None
             raise refuse("E510", f"no attached adapter has a knob called {knob}",
                          suggestion=f"there are: {', '.join(there)}" if there else "none of them has any knob")
         todo.extend((module, known, value) for module, known in having)
+    for each in names:
+        for site in sites_of(model, each).values():
+            site.switched = True
     for module, known, value in todo:
         module.set_knob(known, value)
         module.drop_cache()
