@@ -23,11 +23,12 @@ import sympy as sp
 
 from padp.compiler import build as b
 from padp.compiler.adapter import Capability
+from padp.compiler.carried import Carried
 from padp.compiler.cases import Case, cases
 from padp.compiler.decompositions import around_base
 from padp.compiler.dims import lower, product, same, show, symbol, written_out
 from padp.compiler.ir import NOWHERE, Node, depends, walk
-from padp.compiler.linear import affine, base_product, matrix_of, uses_input
+from padp.compiler.linear import affine, beside_base, is_input, matrix_of
 from padp.compiler.properties import Facts
 from padp.compiler.rules import Simplifier
 from padp.compiler.sizes import symbolic, text
@@ -88,6 +89,7 @@ class _Form:
     def __init__(self, method: Method, typed: Elaborated, rules: Simplifier, forms: Sequence[Node],
                  weight: Node | None) -> None:
         self.method, self.typed, self.rules, self.forms, self.weight = method, typed, rules, forms, weight
+        self.carried = Carried(*forms)
         self.reads = _Reads()
         for node in forms:
             self._meet(node, self.reads)
@@ -96,15 +98,25 @@ class _Form:
 
     def _meet(self, node: Node, into: _Reads) -> None:
         """A value that depends on tokens: what stands in it before tokens, and what beside them."""
-        if not uses_input(node):
+        if not self._per_token(node):
             self._entries(node, into)
             return
         for k, a in enumerate(node.args):
-            before = node.op == "prod" and not uses_input(a) and any(uses_input(f) for f in node.args[k + 1:])
+            before = node.op == "prod" and not self._per_token(a) and any(map(self._per_token, node.args[k + 1:]))
             if before:
                 self._before(a, into)
             else:
                 self._meet(a, into)
+
+    def _per_token(self, node: Node) -> bool:
+        return self.carried.depends(node, is_input)
+
+    def _of_weight(self, node: Node) -> bool:
+        return self.carried.depends(node, _is_weight)
+
+    def _moves(self, node: Node) -> bool:
+        """Whether a value changes in training or with a knob."""
+        return self.carried.depends(node, lambda n: n.op == "knob" or (n.op == "param" and n.attrs[1] == "learned"))
 
     def _before(self, matrix: Node, into: _Reads) -> None:
         """A matrix that tokens are multiplied by: W @ (…), also inside sums, products and multiples, is the base's."""
@@ -114,7 +126,7 @@ class _Form:
             for a in matrix.args:
                 self._before(a, into) if a.type.rank == 2 else self._entries(a, into)
         else:
-            if self._as_large_as_weight(matrix) and _moves(matrix) and depends(matrix, _is_weight):
+            if self._as_large_as_weight(matrix) and self._moves(matrix) and self._of_weight(matrix):
                 into.own.append(matrix)
             self._entries(matrix, into)
 
@@ -127,14 +139,19 @@ class _Form:
 
     def _entries(self, node: Node, into: _Reads) -> None:
         """The lowest values that are made from the entries of W, apart from sums and products with W."""
-        if not depends(node, _is_weight):
+        if not self._of_weight(node):
             return
-        if node.op == "weight" or all(not depends(a, _is_weight) or _still_weight(a) for a in node.args):
+        if node.op == "weight" or all(not self._of_weight(a) or self._still_weight(a) for a in node.args):
             if node not in into.entries:
                 into.entries.append(node)
             return
         for a in node.args:
             self._entries(a, into)
+
+    def _still_weight(self, node: Node) -> bool:
+        """Whether a value is W, a part or a sum of it: what is made of that reads the entries."""
+        return node.op == "weight" or (node.op in _STILL_WEIGHT
+                                       and all(not self._of_weight(a) or self._still_weight(a) for a in node.args))
 
     # ------------------------------------------------------------ the capabilities
 
@@ -167,22 +184,21 @@ class _Form:
         if self.typed.mentions_bias and not any(t.op == "bias" for t in _terms(whole)):
             return Capability("additive", False, f"the bias does not stay as it is: {self._output_line()}")
         for k, term in enumerate(terms):
-            found = base_product(self.rules, term, self.weight)
-            if found is None or found[0].op != "input":
+            others = beside_base(self.rules, term, self.weight)
+            if others is None:
                 continue
             rest = _Reads()
-            for other in [*found[1], *(t for j, t in enumerate(terms) if j != k)]:
+            for other in [*others, *(t for j, t in enumerate(terms) if j != k)]:
                 self._meet(other, rest)
             if rest.base:
                 return Capability("additive", False, f"W is applied once more in what is added: {self._output_line()}")
-            if found[1] or len(terms) > 1:
-                return Capability("additive", True, "y is W x + bias and terms without the base layer")
+            return Capability("additive", True, "y is W x + bias and terms without the base layer")
         return Capability("additive", False, f"y is not W x and a sum of other terms: {self._output_line()}")
 
     def needs_weight(self) -> Capability:
         """Entries of W are read: at every step beside learned values, once otherwise."""
-        steps = [n for n in self.reads.entries if _moves(n)]
-        once = [n for n in self.reads.entries if not _moves(n)]
+        steps = [n for n in self.reads.entries if self._moves(n)]
+        once = [n for n in self.reads.entries if not self._moves(n)]
         starts = [p.declaration.span for p in self.typed.parameters.values()
                   if p.start.node is not None and depends(p.start.node, _is_weight)]
         said = ([f"at every step, {self._line(steps[0])}"] if steps else []) + \
@@ -260,21 +276,10 @@ def _is_weight(node: Node) -> bool:
     return node.op == "weight"
 
 
-def _moves(node: Node) -> bool:
-    """Whether a value changes in training or with a knob."""
-    return depends(node, lambda n: n.op == "knob" or (n.op == "param" and n.attrs[1] == "learned"))
-
-
 _STILL_WEIGHT = frozenset({
     "add", "scale", "prod", "t", "detach", "slice", "take", "cat", "blocks", "reshape", "view", "expand", "spread",
     "stack", "grouped",
 })
-
-
-def _still_weight(node: Node) -> bool:
-    """Whether a value is W, a part or a sum of it: what is made of that reads the entries."""
-    return node.op == "weight" or (node.op in _STILL_WEIGHT
-                                   and all(not depends(a, _is_weight) or _still_weight(a) for a in node.args))
 
 
 def _knobs(method: Method) -> Capability:
@@ -290,7 +295,7 @@ def _identity(typed: Elaborated) -> Capability:
         case True:
             return Capability("identity", True, "a fresh adapter changes nothing")
         case False:
-            return Capability("identity", False, f"it starts as {typed.method.output} = {verdict.text}")
+            return Capability("identity", False, verdict.start(typed.method.output))
         case None:
             return Capability("identity", False, "no rule proves it")
 
@@ -312,7 +317,7 @@ class Ranks:
         if matrix.op == "prod":
             for k, f in enumerate(matrix.args):
                 if f is weight or (f.op == "add" and any(a is weight for a in f.args)):
-                    around = sum((self.from_identity(a) for j, a in enumerate(matrix.args) if j != k), sp.Integer(0))
+                    around = self.from_identity(matrix.args[:k]) + self.from_identity(matrix.args[k + 1:])
                     return sp.Min(direct, around + self.difference(f, weight))
         if matrix.op == "add":
             split = [t for t in matrix.args if t.op == "prod" and any(a is weight for a in t.args)]
@@ -330,12 +335,18 @@ class Ranks:
         """rank(A − B), after equal terms are taken away."""
         return self.rank(self.rules.add([matrix, self.rules.scale(self.g.const(-1), other)], matrix.type))
 
-    def from_identity(self, matrix: Node) -> Any:
-        """rank(A − I)."""
+    def from_identity(self, factors: Sequence[Node]) -> Any:
+        """rank(A B … − I) ≤ rank(A − I) + rank(B − I) + …, where all are square; n where they are not; 0 of none."""
+        if not factors:
+            return sp.Integer(0)
+        n = factors[0].type.item[0]
+        if not all(same(*f.type.item) for f in factors):
+            return n
+        return sp.Min(sum((self._one_from_identity(f) for f in factors), sp.Integer(0)), n)
+
+    def _one_from_identity(self, matrix: Node) -> Any:
         rule = _FROM_IDENTITY.get(matrix.op)
-        n = matrix.type.item[0]
-        found = rule(self, matrix) if rule is not None else n
-        return sp.Min(found, n)
+        return matrix.type.item[0] if rule is None else rule(self, matrix)
 
 
 def _no_change(r: Ranks, n: Node) -> Any:
@@ -351,7 +362,7 @@ def _sum(r: Ranks, n: Node) -> Any:
 def _chain(r: Ranks, n: Node) -> Any:
     """H_k … H₁ R − I = Σ H_k … (H_i − I) … R: rank at most Σ rank(H_i − I) + rank(R − I)."""
     step, start = n.args
-    return n.attrs[0].size * r.from_identity(step) + r.from_identity(start)
+    return n.attrs[0].size * r.from_identity((step,)) + r.from_identity((start,))
 
 
 def _product(r: Ranks, n: Node) -> Any:
@@ -359,17 +370,17 @@ def _product(r: Ranks, n: Node) -> Any:
     if len(n.args) == 2 and any(f.op == "inv" for f in n.args):
         top, inverse = (n.args[0], n.args[1]) if n.args[1].op == "inv" else (n.args[1], n.args[0])
         return r.difference(top, inverse.args[0])
-    return sum((r.from_identity(f) for f in n.args), sp.Integer(0))
+    return r.from_identity(n.args)
 
 
 def _inside(r: Ranks, n: Node) -> Any:
     """Aᵀ − I and A⁻¹ − I have the rank of A − I."""
-    return r.from_identity(n.args[0])
+    return r.from_identity((n.args[0],))
 
 
 def _blocks(r: Ranks, n: Node) -> Any:
     """blkdiag(F) − I has the rank Σ rank(F_i − I)."""
-    return product(n.args[0].type.family) * r.from_identity(n.args[0])
+    return product(n.args[0].type.family) * r.from_identity((n.args[0],))
 
 
 def _plane(r: Ranks, n: Node) -> Any:
@@ -378,7 +389,7 @@ def _plane(r: Ranks, n: Node) -> Any:
     while n.op == "put" and len(n.args) == 4:
         rows.add(id(n.args[2]))
         n = n.args[0]
-    return len(rows) + r.from_identity(n)
+    return len(rows) + r.from_identity((n,))
 
 
 _FROM_IDENTITY: dict[str, Callable[[Ranks, Node], Any]] = {

@@ -186,8 +186,8 @@ class Values:
         """``identity`` on the line of the output: W305 and N401 of the lints tell of it; a proof against it is E403."""
         verdict = self.starts.identity()
         if verdict.holds is False:
-            return self.report("E403", f"a fresh adapter is not the identity: it starts as {self.method.output} = "
-                               f"{verdict.text}", claim)
+            return self.report("E403", "a fresh adapter is not the identity: "
+                               f"{verdict.start(self.method.output)}", claim)
         return []
 
 

@@ -25,7 +25,7 @@ from padp.compiler.elaborate import elaborate
 from padp.compiler.emit import Stage, emit, step_values
 from padp.compiler.fusing import fused
 from padp.compiler.ir import Node
-from padp.compiler.linear import affine, base_product, matrix_of
+from padp.compiler.linear import affine, beside_base, matrix_of
 from padp.compiler.low import Low, kept_values, order
 from padp.compiler.planner import Planner
 from padp.compiler.recompute import Recipe, recipes
@@ -354,18 +354,16 @@ def _reads_weight(output: Low) -> bool:
 
 
 def _delta(planner: Planner, simple: Node) -> Low | None:
-    """y − base(x), when y is W x + bias + terms that do not use the base layer."""
+    """y − base(x), when y is W x + bias + terms that do not use the base layer; 0 where there are none."""
     terms = list(simple.args) if simple.op == "add" else [simple]
     bias = [t for t in terms if t.op == "bias"]
     if planner.has_bias and len(bias) != 1:
         return None
     for k, term in enumerate(terms):
-        found = base_product(planner.rules, term, planner.weight)
-        if found is None or found[0].op != "input":
+        others = beside_base(planner.rules, term, planner.weight)
+        if others is None:
             continue
-        rest = [*found[1], *(t for j, t in enumerate(terms) if j != k and t.op != "bias")]
-        if not rest:
-            return None
+        rest = [*others, *(t for j, t in enumerate(terms) if j != k and t.op != "bias")]
         node = planner.rules.add(rest, simple.type)
         low = planner.value(node)
         return None if any(x.prim in ("base", "base_without_bias") for x in order(low)) else low

@@ -10,7 +10,7 @@
     shape    slice[axis, start, stop, step](a) take[axis](a, index) put(a, value, row, col) cat[axis](a, ...)
              reshape[dims](a) interleave[axis](a, ...) column_of(v) entry(s) lying(v)
     loops    column[loop, k](index set) carry[name, loop] stack[loop, place](a) spread[loop](a) sumloop[loop](a)
-             fold[loop, side](step, start) loop[loop, name](result, start)
+             fold[loop, side](step, start) loop[loop, name, ...](step, start, ...)
     reduce   sumsq[row|col|all](a) reduce[f, row|col|all](a)
     unknown  undeclared mistake misfit assumed ...     what an error has been reported for
     the rest an operator of the table under its name; out[k](a) is the k-th of its values

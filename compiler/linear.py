@@ -7,17 +7,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from padp.compiler import build as b
+from padp.compiler.carried import Carried
 from padp.compiler.ir import Node, depends, walk
 from padp.compiler.rules import Simplifier
 
-_LINEAR = {
-    "add", "t", "diag", "slice", "take", "cat", "stack", "spread", "expand", "sumloop", "interleave",
-    "reshape", "view", "join", "column_of", "entry", "blkdiag", "fft", "ifft", "Re", "Im", "tile", "repeat", "blocks",
-    "assemble", "vec", "detach", "drop", "tril", "triu", "stril", "striu", "trace", "diagonal",
-}
+_LINEAR = frozenset({
+    "add", "t", "slice", "cat", "stack", "spread", "expand", "sumloop", "interleave", "loop", "lying", "grouped",
+    "reshape", "view", "join", "column_of", "entry", "vec", "tile", "repeat", "blocks", "assemble", "trace", "diagonal",
+    "diag", "blkdiag", "blkdiag_of", "skew", "circulant", "tril", "triu", "stril", "striu",
+    "fft", "ifft", "fft2", "ifft2", "Re", "Im", "detach", "drop",
+})
+"""Linear in all arguments together."""
+_LINEAR_IN = {"take": (0,), "div": (0,), "fold": (1,), "scatter": (0,), "put": (0, 1)}
+"""Linear in these arguments together, where the others do not depend on x."""
+_PRODUCTS = frozenset({"prod", "scale", "mul", "outer", "dot", "kron", "kron_vectors"})
+"""Linear in each argument, where no other one depends on x."""
 
 
 def base_product(rules: Simplifier, term: Node, weight: Node | None) -> tuple[Node, list[Node]] | None:
@@ -34,26 +41,52 @@ def base_product(rules: Simplifier, term: Node, weight: Node | None) -> tuple[No
     return None
 
 
+def beside_base(rules: Simplifier, term: Node, weight: Node | None) -> list[Node] | None:
+    """The other terms when a term is W x + other terms;  W (x + v) = W x + W v for a v that no token changes."""
+    found = base_product(rules, term, weight)
+    if found is None or weight is None:
+        return None
+    vector, others = found
+    if vector.op == "add":
+        still = [a for a in vector.args if not uses_input(a)]
+        moving = [a for a in vector.args if uses_input(a)]
+        if not still or len(moving) != 1:
+            return None
+        others = [*others, rules.prod((weight, rules.add(still, vector.type)))]
+        vector = moving[0]
+    return others if vector.op == "input" else None
+
+
+def is_input(node: Node) -> bool:
+    return node.op == "input"
+
+
 def uses_input(node: Node) -> bool:
-    return depends(node, lambda n: n.op == "input")
+    return depends(node, is_input)
 
 
 def affine(root: Node) -> tuple[bool, Node | None]:
-    """Whether ``root`` = M x + c; else the first node that is not affine in x."""
+    """Whether ``root`` = M x + c; else the first node that is not affine in x.
+
+    A loop whose steps are affine in x and in what it carries is affine in x: by induction over its steps.
+    """
+    carried = Carried(root)
     on: dict[int, bool] = {}
     for node in walk(root):
-        moving = [a for a in node.args if on[id(a)]]
-        on[id(node)] = node.op == "input" or bool(moving)
-        if not moving or node.op in _LINEAR:
-            continue
-        if node.op in ("prod", "scale", "mul", "outer", "dot", "kron", "kron_vectors") and len(moving) == 1:
-            continue
-        if node.op == "div" and moving[0] is node.args[0] and len(moving) == 1:
-            continue
-        if node.op == "reduce" and node.attrs[0] in ("sum", "mean"):
-            continue
-        return False, node
+        moving = [k for k, a in enumerate(node.args) if on[id(a)]]
+        on[id(node)] = bool(moving) or (node.op in ("input", "carry") and carried.depends(node, is_input))
+        if moving and not _linear(node, moving):
+            return False, node
     return True, None
+
+
+def _linear(node: Node, moving: Sequence[int]) -> bool:
+    """Whether an operation is linear in its arguments at these places together."""
+    if node.op in _PRODUCTS:
+        return len(moving) == 1
+    if node.op == "reduce":
+        return node.attrs[0] in ("sum", "mean")
+    return node.op in _LINEAR or set(moving) <= set(_LINEAR_IN.get(node.op, ()))
 
 
 def matrix_of(rules: Simplifier, root: Node) -> tuple[Node, Node] | None:

@@ -108,7 +108,7 @@ def start_lints(typed: Elaborated, comments: str) -> list[Diagnostic]:
     name = typed.method.output
     span = next((where for n, _, where in reversed(typed.history) if n == name), typed.method.span)
     if verdict.holds is False:
-        return [Diagnostic("W305", f"a fresh adapter is not the identity: it starts as {name} = {verdict.text}", span,
+        return [Diagnostic("W305", f"a fresh adapter is not the identity: {verdict.start(name)}", span,
                            typed.method.source,
                            suggestion="other starts, or a comment that says it: # not the identity at init: …")]
     return [Diagnostic("N401", "no rule proves that a fresh adapter is the identity", span, typed.method.source,

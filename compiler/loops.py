@@ -9,7 +9,7 @@ Anything else is unrolled, up to a limit, when sizes are known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sympy as sp
@@ -18,7 +18,7 @@ from padp.compiler import build as b
 from padp.compiler.algebra import open_size, settle, summed
 from padp.compiler.build import Mismatch
 from padp.compiler.dims import lower, same, show
-from padp.compiler.ir import UNKNOWN, Axis, Node, Type, depends
+from padp.compiler.ir import UNKNOWN, Axis, Node, Type, depends, walk
 from padp.compiler.meanings import (
     bounds,
     call,
@@ -349,7 +349,9 @@ def _chain(s: State, loop: Loop, carried: Sequence[str], start: Any, count: Any,
             if s.concrete:
                 return None
             _step_by_step(s, loop, count, set_)
-            closed[name] = s.g.node("loop", (result, begin), (axis, name), begin.type)
+            behind = [name, *_behind(name, results, marks)]
+            closed[name] = s.g.node("loop", tuple(x for n in behind for x in (results[n], starts[n])),
+                                    (axis, *behind), begin.type)
             continue
         kind, pieces = parts
         if kind == "sum":
@@ -363,6 +365,18 @@ def _chain(s: State, loop: Loop, carried: Sequence[str], start: Any, count: Any,
     for name, node in closed.items():
         bind(s, name, node, loop.span)
     return True
+
+
+def _behind(name: str, results: Mapping[str, Node], marks: Mapping[str, Node]) -> list[str]:
+    """The other names that the loop carries and that a step of this one reads, also through the steps of others.
+
+    What they are made of are arguments of the loop's node, where every question about it sees them.
+    """
+    by_mark = {id(mark): n for n, mark in marks.items()}
+    found = [name]
+    for at in found:
+        found += [n for n in dict.fromkeys(by_mark.get(id(x)) for x in walk(results[at])) if n and n not in found]
+    return found[1:]
 
 
 def _filled(s: State, begin: Node, result: Node) -> Node:

@@ -178,15 +178,13 @@ def _chain(f: Questions, n: Node, side: Side) -> bool:
 
 def _looped(f: Questions, n: Node, side: Side) -> bool:
     """A loop keeps what its start has and a step keeps: by induction, a step's input having it."""
-    result, start = n.args
+    result, start = n.args[:2]
     if not f.orthonormal(start, side):
         return False
-    for x in walk(result):
-        if x.op == "carry":
-            if x.attrs[0] != n.attrs[1] or x.attrs[1] != n.attrs[0]:
-                return False
-            f.suppose(side, x)
-    return f.orthonormal(result, side)
+    carried = [x for x in walk(result) if x.op == "carry"]
+    if any(x.attrs != (n.attrs[1], n.attrs[0]) for x in carried):
+        return False
+    return f.step_keeps(side, carried, result)
 
 
 def _decomposed(f: Questions, n: Node, side: Side) -> bool:

@@ -10,7 +10,7 @@ one node.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import sympy as sp
@@ -44,10 +44,18 @@ class Facts:
             self._known[mark] = answer()
         return self._known[mark]
 
-    def suppose(self, side: Side, carried: Node) -> None:
-        """What a loop carries is orthonormal: the hypothesis of an induction over its steps."""
-        self._known[side, id(carried)] = True
-        self._kept.append(carried)
+    def step_keeps(self, side: Side, carried: Sequence[Node], step: Node) -> bool:
+        """Whether a step of a loop is orthonormal where what the loop carries is: the step of an induction.
+
+        Where it is not, what was concluded from the hypothesis is forgotten with it.
+        """
+        before = dict(self._known)
+        self._known |= {(side, id(x)): True for x in carried}
+        self._kept += carried
+        holds = self.orthonormal(step, side)
+        if not holds:
+            self._known = before
+        return holds
 
     def normal(self, node: Node) -> Node:
         """The normal form, or the node itself where it has none."""

@@ -6,6 +6,7 @@ that none of them needs to know who answers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 from padp.compiler.ir import Graph, Node
@@ -33,7 +34,7 @@ class Questions(Protocol):
 
     def normal(self, node: Node) -> Node: ...
 
-    def suppose(self, side: Side, carried: Node) -> None: ...
+    def step_keeps(self, side: Side, carried: Sequence[Node], step: Node) -> bool: ...
 
 
 def is_item(n: Node) -> bool:

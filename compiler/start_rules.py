@@ -17,6 +17,12 @@ from padp.compiler.orthogonality import householder
 from padp.compiler.properties import Facts
 from padp.compiler.rules import Simplifier
 
+_ZERO_OF_ZERO = frozenset({
+    "div", "scatter", "t", "take", "slice", "stack", "reshape", "view", "assemble", "blocks", "blkdiag", "skew",
+    "circulant", "diagonal", "tile", "repeat", "fft", "ifft", "fft2", "ifft2", "Re", "Im",
+})
+"""What is 0 where its first argument is."""
+
 
 class AtStart(Simplifier):
     """The normal form with what only matters for fresh values: √a ⊙ √a = a, equal neighbours, all of an svd or a qr."""
@@ -80,16 +86,14 @@ class AtStart(Simplifier):
         return b.zeros(self.g, whole.type) if b.is_zero(a) else super().sumloop(a, axis)
 
     def make(self, node: Node, args: tuple[Node, ...]) -> Node:
-        """What is put together again from all its parts is the whole;  0 / a = 0;  expm(0) = I;
+        """What is put together again from all its parts is the whole;  a part of 0 is 0, and 0 / a;  expm(0) = I;
 
         H₁ H₀ = I for two equal reflections: a chain of them over rows that are equal in pairs is where it started.
         """
         match node.op:
             case "fold" if _paired_reflections(Facts(self.g), args[0], node.attrs[0]):
                 return args[1]
-            case "div" if b.is_zero(args[0]):
-                return b.zeros(self.g, node.type)
-            case "scatter" if b.is_zero(args[0]):
+            case op if op in _ZERO_OF_ZERO and b.is_zero(args[0]):
                 return b.zeros(self.g, node.type)
             case "expm" if b.is_zero(args[0]):
                 return b.eye(self.g, node.type.item[0])

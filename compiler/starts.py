@@ -2,36 +2,40 @@
 
     Starts(typed).value(node)       the normal form of a value then
     Starts(typed).identity()        whether y starts as W @ x + bias
-    generic(node)                   whether a value is not 0 for almost all tensors
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import sympy as sp
-
 from padp.compiler import build as b
 from padp.compiler.build import Mismatch
+from padp.compiler.defined import undefined
 from padp.compiler.formulas import formula
+from padp.compiler.generic import generic
 from padp.compiler.ir import Node, walk
 from padp.compiler.properties import Facts
-from padp.compiler.ranks import leaves
 from padp.compiler.rules import Simplifier
-from padp.compiler.start_rules import AtStart, inner
+from padp.compiler.start_rules import AtStart
 from padp.compiler.state import Elaborated
-from padp.compiler.symmetry import ODD
 from padp.compiler.terms import Number
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a fresh adapter is the identity (None: neither proved nor refuted), and what the output is then."""
+    """Whether a fresh adapter is the identity (None: neither proved nor refuted), and what the output is then; or what
+    part of it has no value then."""
 
     holds: bool | None
     text: str
+    undefined: str = ""
+
+    def start(self, name: str) -> str:
+        """How it starts, in words, where it is not the identity."""
+        return f"it starts with {self.undefined}, which has no value" if self.undefined else \
+            f"it starts as {name} = {self.text}"
 
 
 class Starts:
@@ -106,6 +110,9 @@ class Starts:
         if output.type.kind == "unknown":
             return Verdict(None, "")
         try:
+            missing = undefined(self.rules, self.put_in(output))
+            if missing is not None:
+                return Verdict(False, "", formula(missing))
             if output.op == "attn":
                 return self._attention(output)
             return self._compared(output, self._base())
@@ -196,47 +203,3 @@ class Starts:
         minus = self.rules.scale(self.g.const(-1), self.rules(c))
         return b.is_zero(self.rules.add([self.rules(a), minus], a.type))
 
-
-def generic(node: Node) -> bool:
-    """Whether a value is not 0 for almost all values of the tensors in it; False: not known."""
-    known: dict[int, bool] = {}
-    for n in walk(node):
-        known[id(n)] = _generic(n, lambda a: known[id(a)])
-    return known[id(node)]
-
-
-def _generic(node: Node, generic: Callable[[Node], bool]) -> bool:
-    """``generic`` of a node, from that of its arguments."""
-    match node.op:
-        case "param" | "weight" | "input" | "bias" | "eye" | "orthonormal" | "special_orthogonal" | "paired" | "knob":
-            return True
-        case "const" | "full":
-            value = node.attrs[0]
-            return bool(sp.sympify(value).is_zero is False) if not isinstance(value, (int, float)) else value != 0
-        case "t" | "diag" | "slice" | "take" | "stack" | "reshape" | "view" | "skew" | "blkdiag" | "inv" | "sumsq" | \
-                "expand" | "spread" | "lying" | "tile" | "repeat" | "kron" | "scatter":
-            return generic(node.args[0]) and (node.op != "kron" or generic(node.args[1]))
-        case "scale" | "prod" | "mul" | "outer":
-            seen: set[str] = set()
-            for k, factor in enumerate(node.args):
-                own = leaves(factor) - {"W"}
-                gram = k and factor.op != node.args[k - 1].op and inner(factor) in (node.args[k - 1], None) and (
-                    inner(factor) is node.args[k - 1] or inner(node.args[k - 1]) is factor)  # Aᵀ A is 0 only with A
-                if not generic(factor) or (own & seen and not gram):
-                    return False
-                seen |= own
-            return True
-        case "div":
-            return generic(node.args[0])
-        case "point":
-            return node.attrs[0] in ("exp", "cos", "sigmoid", "softplus") or (node.attrs[0] in ODD | {"sqrt", "abs"}
-                                                                               and generic(node.args[0]))
-        case "add":
-            every = [leaves(t) for t in node.args]
-            for k, term in enumerate(node.args):
-                others = set().union(*(e for j, e in enumerate(every) if j != k), set())
-                if every[k] - others and generic(term):
-                    return True
-            return False
-        case _:
-            return False

@@ -16,7 +16,7 @@ from padp.compiler.state import Elaborated
 from padp.compiler.terms import Let, Write
 
 _PRODUCTS = frozenset({"prod", "scale", "mul", "kron", "kron_vectors", "outer", "dot"})
-_ZERO_AT_ZERO = frozenset({
+ZERO_AT_ZERO = frozenset({
     "t", "diag", "diagonal", "skew", "circulant", "blkdiag", "assemble", "blocks", "reshape", "view", "vec", "tile",
     "repeat", "grouped", "spread", "slice", "take", "column", "column_of", "entry", "sumloop", "reduce", "trace",
     "drop", "pow", "sumsq", "expand",
@@ -92,7 +92,7 @@ def _zeros(roots: Sequence[Node], names: Collection[str]) -> dict[int, bool]:
                 zero[id(node)] = args[0] and node.attrs[0] in _POINTS
             case op if op in _PRODUCTS:
                 zero[id(node)] = any(args)
-            case op if op in _ZERO_AT_ZERO:
+            case op if op in ZERO_AT_ZERO:
                 zero[id(node)] = bool(args) and args[0]
             case _:
                 zero[id(node)] = False

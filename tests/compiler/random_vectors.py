@@ -198,6 +198,17 @@ def running_vector(w: Writer, want: Want) -> str:
     return z
 
 
+def carried_together(w: Writer, want: Want) -> str:
+    """Two vectors that a loop carries, each made of both: what x enters through one of them it enters through both."""
+    z, q, over = w.name("z"), w.name("q"), w.pick(["b", "r"])
+    v, u = w.declare(want.item), w.declare(want.item)
+    w.lines += [f"{z} ← {w.pick([w(want), w.leaf(want), v])}", f"{q} ← {w(want)}"]
+    steps = [f"{z} ← {w.pick([f'{z} ⊙ {v} + {q} ⊙ {u}', f'tanh({z}) + {q}', f'{z} + tanh({q})', f'{z} + {q}'])}",
+             f"{q} ← {w.pick([f'tanh({q}) ⊙ {q}', f'{q} ⊙ {u}', f'0.5 · {q}', f'{q} + 0.5 · {z}', f'{q} + {v}'])}"]
+    w.lines += [f"for i in range({over}):", *(f"    {line}" for line in (steps if w.chance(50) else steps[::-1]))]
+    return w.pick([z, q])
+
+
 VECTORS = (
     Production(leaf), Production(apply, weight=6), Production(apply_left), Production(binary("+", "-")),
     Production(scaled), Production(binary("⊙", "·")), Production(function(*POINTS)),
@@ -207,6 +218,7 @@ VECTORS = (
     Production(column, single), Production(kron_vectors, large), Production(flattened, large),
     Production(convolved, weight=1), Production(gathered, may_state, weight=1), Production(total, may_sum),
     Production(entry_by_entry, may_state), Production(in_pairs, even), Production(running_vector, may_state),
+    Production(carried_together, may_state),
     Production(detached, weight=1), Production(negated, weight=1), Production(clamped, weight=1),
     Production(chosen, weight=1),
     Production(lambda w, want: f"{w.pick(['maximum', 'minimum'])}({w(want)}, {w(want)})", weight=1),

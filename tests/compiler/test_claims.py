@@ -184,3 +184,18 @@ def test_the_library_has_nothing_to_say(name: str) -> None:
 
 def test_as_people_see_them(golden: Callable[[str, str], None]) -> None:
     golden("compiler/claims.txt", "\n\n".join(messages(text) for text in (*FALSE, *OPEN, *UNCLEAR)) + "\n")
+
+
+def test_a_step_that_fails_takes_back_what_was_supposed_for_it() -> None:
+    """S is what the loop carries before its last step: orthogonal only if R is, and R is not."""
+    program = f"""{HEAD}M ∈ ℝ^{{r×n×n}}: learned, init = normal(1)
+R ← eye(n)
+for i in range(r):
+    S ← R
+    R ← R @ M_i @ R
+# R ∈ O(n)
+# S ∈ O(n)
+y ← W @ R @ x
+"""
+    open_ = [d.message for d in padp.check(program) if d.code == "N401"]
+    assert open_[:2] == ["no rule proves that R is orthogonal", "no rule proves that S is orthogonal"]

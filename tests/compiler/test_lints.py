@@ -159,7 +159,8 @@ SAME_AXIS: list[str] = [
     ON + "g ∈ ℝ^m: learned, init = ‖W‖_row\ny ← (g ⊙ (W / ‖W‖_row)) @ x\n",
     ON + "g ∈ ℝ^n: learned, init = ‖W‖_col\ny ← ((W / ‖W‖_col) · g) @ x\n",
     ON + "g ∈ ℝ^m: learned, init = 1\nk ∈ ℝ^n: learned, init = ‖W‖_col\ny ← g ⊙ (((W / ‖W‖_col) · k) @ x)\n",
-    LOW + "s ← 1 / (‖A‖_row · ‖B‖_col)\ny ← (W + B · s · A) @ x\n",
+    LOW.replace("init = 0", "init = kaiming") + "# not the identity at init\n"
+    "s ← 1 / (‖A‖_row · ‖B‖_col)\ny ← (W + B · s · A) @ x\n",
 ]
 
 FOUND = [*UNUSED, *NO_GRADIENT, *REDUNDANT, *NOT_IDENTITY, *SHADOWED, *CANCELS, *OTHER_AXIS]
