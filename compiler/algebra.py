@@ -17,6 +17,7 @@ from padp.compiler import operators
 from padp.compiler.build import Mismatch
 from padp.compiler.dims import bounded_power, lower, same, show
 from padp.compiler.ir import OPEN, Node, Type, walk
+from padp.compiler.norms import MARK, is_norm, positive
 from padp.compiler.state import State, report
 from padp.dsl.limits import MAX_EXPONENT
 
@@ -286,21 +287,26 @@ def _quotient(s: State, a: Node, c: Node) -> Node:
         return b.opaque(s.g, "div", a, c)
     if c.type.rank == 0:
         if a.type.rank == 0:
-            return b.div(s.g, a, c)
-        inverse = s.g.const(_fold("/", 1, c.value)) if c.op == "const" else b.div(s.g, s.g.const(1), c)
+            return _over(s, a, c)
+        inverse = s.g.const(_fold("/", 1, c.value)) if c.op == "const" else _over(s, s.g.const(1), c)
         return b.scale(s.g, inverse, a)
     if c.type.rank == 2:
         raise Mismatch(f"division by a matrix ({c.type})", "E302", "A @ B⁻¹, or A ⊙ (1/B) entry by entry")
     if a.type.rank <= 1:
-        return b.div(s.g, a, c)
+        return _over(s, a, c)
     axis = norm_axis(c)
     if axis is None:
         raise Mismatch(f"{a.type} / {c.type}: which axis?", "E302", "diag(1/v) @ M for rows, M @ diag(1/v) for columns")
     position = 0 if axis == "row" else 1
     if not same(a.type.item[position], c.type.item[0]):
         raise Mismatch(f"{show(c.type.item[0])} {axis} norms do not fit {a.type}")
-    scale = b.diag(s.g, b.div(s.g, s.g.const(1), c))
+    scale = b.diag(s.g, _over(s, s.g.const(1), c))
     return b.prod(s.g, scale, a) if axis == "row" else b.prod(s.g, a, scale)
+
+
+def _over(s: State, a: Node, c: Node) -> Node:
+    """a / c entry by entry; 0 where c is a norm that is 0."""
+    return b.div(s.g, a, c, MARK if is_norm(c) else ())
 
 
 _EXPONENTS = f"an exponent up to {MAX_EXPONENT}"
@@ -330,12 +336,16 @@ def power(s: State, base: Node, exponent: Node) -> Node:
         return b.prod(s.g, *([base] * value)) if value > 1 else base
     if value == 1:
         return base
+    if isinstance(value, (int, float, sp.Expr)) and positive(-value) and is_norm(base):
+        return _over(s, s.g.const(1), base if value == -1 else b.pow_(s.g, base, -value))
     return b.pow_(s.g, base, value)
 
 
 def inverted(s: State, a: Node) -> Node:
     if a.op == "const":
         return s.g.const(_fold("/", 1, a.value))
+    if a.type.rank == 0 and is_norm(a):
+        return _over(s, s.g.const(1), a)
     return b.inv(s.g, a)
 
 

@@ -146,15 +146,15 @@ def mul(g: Graph, a: Node, b: Node) -> Node:
     return g.node("mul", (a, b), (), typed(a.type.item, a, b, row=a.type.row))
 
 
-def div(g: Graph, a: Node, b: Node) -> Node:
-    """a / b entry by entry, or a number over b."""
+def div(g: Graph, a: Node, b: Node, attrs: tuple[str, ...] = ()) -> Node:
+    """a / b entry by entry, or a number over b; ``attrs`` is ``norms.MARK`` where b is a norm: a / 0 is 0 then."""
     if unknown(a, b):
         return opaque(g, "div", a, b)
     if a.type.rank and b.type.rank and not fits(a.type.item, b.type.item):
         raise Mismatch(f"{a.type} cannot be divided by {b.type} entry by entry")
     item = a.type.item if a.type.rank else b.type.item
     type_ = typed(item, a, b, row=a.type.row or b.type.row)
-    return g.node("div", (a, b), (), replace(type_, lying=True) if a.type.lying and not b.type.rank else type_)
+    return g.node("div", (a, b), attrs, replace(type_, lying=True) if a.type.lying and not b.type.rank else type_)
 
 
 def point(g: Graph, function: str, a: Node, *static: Any) -> Node:

@@ -473,6 +473,7 @@ ENTRIES: Mapping[str, Entry] = {
     "div": Entry(_entrywise(backward=2), _keeps_div), "pow": Entry(_entrywise(4, 4), _keeps_input),
     "reciprocal": Entry(_entrywise(backward=2), _keeps_result), "rdiv": Entry(_entrywise(2, 2), _keeps_result),
     "addcmul": Entry(_entrywise(2), _keeps_addcmul), "root": Entry(_entrywise(4, 3), _keeps_result),
+    "inverse_norm": Entry(_entrywise(3, 3), _keeps_result),
     "k:maximum": Entry(_entrywise(), _inputs), "k:minimum": Entry(_entrywise(), _inputs),
     "k:clamp": Entry(_entrywise(), _keeps_input), "dropout": Entry(_entrywise(2), _keeps_result),
     "put": Entry(_entrywise(2, 1), _keeps_nothing), "k:Re": Entry(_moving, _keeps_nothing),

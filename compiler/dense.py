@@ -18,6 +18,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from padp.compiler import itemwise
 from padp.compiler import kernels as K
 from padp.dsl.diagnostics import refuse
 
@@ -29,7 +30,7 @@ class Value:
     ``row``: the transpose of a vector. ``axis``: one number a row or a column, as made by ‖·‖_row. ``lying``: a row
     that was taken out of a matrix, ``M_{j,:}``; with ``row`` its transpose, a column where that fits. ``over``: the
     index set that a vector has its numbers for.
-    ``rest``: the c of D ⊕ c·I.
+    ``rest``: the c of D ⊕ c·I. ``norm``: a norm, or what is 0 only where norms are 0: a quotient by it is 0 there.
     """
 
     tensor: Tensor
@@ -39,6 +40,7 @@ class Value:
     lying: bool = False
     over: Tensor | None = None
     rest: Tensor | None = None
+    norm: bool = False
 
     @property
     def item(self) -> tuple[int, ...]:
@@ -141,7 +143,8 @@ def add(a: Datum, b: Datum, sign: int = 1) -> Datum:
     if a.item != b.item:
         raise refuse("E301", f"{a} and {b} cannot be {'added' if sign > 0 else 'subtracted'}",
                      suggestion="c · ones(n) + v for adding a number to each entry" if 0 in (a.rank, b.rank) else None)
-    return Value(a.tensor + sign * b.tensor, a.rank, row=a.row and b.row, lying=a.lying and b.lying)
+    return Value(a.tensor + sign * b.tensor, a.rank, row=a.row and b.row, lying=a.lying and b.lying,
+                 norm=a.norm and b.norm and sign > 0)
 
 
 def scale(s: Datum, a: Value) -> Value:
@@ -152,7 +155,8 @@ def scale(s: Datum, a: Value) -> Value:
         rest = None if a.rest is None else a.rest * s.tensor
     else:
         factor, rest = s, None if a.rest is None else a.rest * s
-    return Value(a.tensor * factor, a.rank, row=a.row, axis=a.axis, lying=a.lying, rest=rest)
+    return Value(a.tensor * factor, a.rank, row=a.row, axis=a.axis, lying=a.lying, rest=rest,
+                 norm=a.norm and (s.norm if isinstance(s, Value) else s > 0))
 
 
 def scaled(a: Datum, b: Datum) -> Datum | None:
@@ -269,7 +273,7 @@ def entrywise(a: Value, b: Value) -> Value:
         a, b = cut(a, b.item[0]), cut(b, a.item[0])
     if a.item != b.item:
         raise refuse("E301", f"{a} and {b} cannot be multiplied entry by entry")
-    return Value(closed(a).tensor * closed(b).tensor, a.rank, row=a.row and b.row)
+    return Value(closed(a).tensor * closed(b).tensor, a.rank, row=a.row and b.row, norm=a.norm and b.norm)
 
 
 def hadamard(a: Datum, b: Datum) -> Datum:
@@ -296,8 +300,7 @@ def kron(a: Datum, b: Datum) -> Value:
     if not isinstance(a, Value) or not isinstance(b, Value) or a.rank != b.rank or not a.rank:
         raise refuse("E302", "⊗ takes two matrices or two vectors")
     _families(a, b)
-    f = K.kron if a.rank == 2 else K.kron_vectors
-    return Value(f(closed(a).tensor, closed(b).tensor), a.rank)
+    return Value(itemwise.each(itemwise.kron, (closed(a).tensor, a.rank), (closed(b).tensor, b.rank)), a.rank)
 
 
 def divide(a: Datum, b: Datum) -> Datum:
@@ -310,12 +313,14 @@ def divide(a: Datum, b: Datum) -> Datum:
     if not isinstance(b, Value):
         assert isinstance(a, Value)
         return scale(1.0 / b if b != 0 else math.inf, a) if a.rest is not None else replace(
-            a, tensor=a.tensor / b, over=None
+            a, tensor=a.tensor / b, over=None, norm=a.norm and b > 0
         )
     a = scalar(a, b)
     if b.rank == 2:
         raise refuse("E302", f"division by a matrix ({b})", suggestion="A @ B⁻¹, or A ⊙ (1/B) entry by entry")
     _families(a, b)
+    if b.norm:
+        return _over_norm(a, b)
     if b.rank == 0:
         rest = None if a.rest is None else a.rest / b.tensor
         return Value(a.tensor / scalars(b, a.rank), a.rank, row=a.row, axis=a.axis, lying=a.lying, rest=rest)
@@ -334,6 +339,18 @@ def divide(a: Datum, b: Datum) -> Datum:
     return Value(a.tensor / (b.tensor[..., :, None] if b.axis == "row" else b.tensor[..., None, :]), 2)
 
 
+def _over_norm(a: Value, b: Value) -> Datum:
+    """a / b for a norm b: 0 where b is 0. There a is replaced by 0 and b by 1, so that gradients are 0 as well."""
+    none = b.tensor == 0
+    quotient = divide(a, replace(b, tensor=torch.where(none, torch.ones_like(b.tensor), b.tensor), norm=False))
+    assert isinstance(quotient, Value)
+    spread = none[..., None, :] if b.axis == "col" and a.rank == 2 else \
+        none.reshape((*none.shape, *([1] * (quotient.rank - b.rank))))
+    tensor, rest = quotient.tensor, quotient.rest
+    return replace(quotient, tensor=torch.where(spread, torch.zeros_like(tensor), tensor),
+                   rest=None if rest is None else torch.where(none, torch.zeros_like(rest), rest))
+
+
 def floor_divide(a: Datum, b: Datum) -> Datum:
     """a // b of sizes."""
     if isinstance(a, Value) or isinstance(b, Value):
@@ -350,9 +367,9 @@ def transpose(a: Datum) -> Datum:
     """aᵀ; of a vector a row, of a row a vector."""
     match a:
         case Value(rank=1):
-            return Value(a.tensor[..., None, :], 2, row=True, lying=a.lying)
+            return Value(a.tensor[..., None, :], 2, row=True, lying=a.lying, norm=a.norm)
         case Value(rank=2, row=True):
-            return Value(a.tensor[..., 0, :], 1, lying=a.lying)
+            return Value(a.tensor[..., 0, :], 1, lying=a.lying, norm=a.norm)
         case Value(rank=2):
             return replace(a, tensor=a.tensor.mT)
         case _:
@@ -372,7 +389,7 @@ def invert(a: Datum) -> Datum:
         raise refuse("E302", f"a vector has no inverse ({a})", suggestion="1 / v")
     if a.item[0] != a.item[1]:
         raise refuse("E304", f"only a square matrix has an inverse; this is {a}")
-    return Value(K.inverse(a.tensor), 2, rest=None if a.rest is None else 1 / a.rest)
+    return Value(itemwise.each(itemwise.inverse, (a.tensor, 2)), 2, rest=None if a.rest is None else 1 / a.rest)
 
 
 LARGEST_EXPONENT = 1000
@@ -391,13 +408,20 @@ def power(a: Datum, exponent: Datum) -> Datum:
         if not isinstance(result, (int, float)) or abs(result) > 1e300:
             raise refuse("E105", f"{a} to the power of {exponent} is no number of use here")
         return result
+    if a.norm and exponent < 0:
+        return divide(1, power(a, -exponent))
+    if a.norm and 0 < exponent < 1:  # the gradient of a norm is 0 where it is 0, and so is that of its root
+        none = a.tensor == 0
+        some = torch.where(none, torch.ones_like(a.tensor), a.tensor) ** exponent
+        return replace(a, tensor=torch.where(none, torch.zeros_like(some), some))
     if a.rank < 2:
-        return Value(a.tensor**exponent, a.rank, axis=a.axis)
+        return Value(a.tensor**exponent, a.rank, axis=a.axis, norm=a.norm and exponent > 0)
     if a.item[0] != a.item[1]:
         raise refuse("E304", f"only a square matrix has powers; this is {a}", suggestion="M ⊙ M entry by entry")
     if not isinstance(exponent, int) or exponent < 0:
         raise refuse("E302", "a matrix power takes a whole exponent ≥ 0", suggestion="M⁻¹ for the inverse")
-    return Value(K.matrix_power(a.tensor, exponent), 2, rest=None if a.rest is None else a.rest**exponent)
+    powers = itemwise.each(lambda M: itemwise.power(M, exponent), (a.tensor, 2))
+    return Value(powers, 2, rest=None if a.rest is None else a.rest**exponent)
 
 
 def norm(a: Datum, axis: str | None) -> Datum:
@@ -408,18 +432,18 @@ def norm(a: Datum, axis: str | None) -> Datum:
     if a.rank == 2 and not a.row:
         match axis:
             case "row":
-                return Value(K.norm_row(a.tensor), 1, axis="row")
+                return Value(K.norm_row(a.tensor), 1, axis="row", norm=True)
             case "col":
-                return Value(K.norm_col(a.tensor), 1, axis="col")
+                return Value(K.norm_col(a.tensor), 1, axis="col", norm=True)
             case "F":
-                return Value(K.norm_F(a.tensor), 0)
+                return Value(K.norm_F(a.tensor), 0, norm=True)
             case _:
                 raise refuse("E303", "the norm of a matrix names its axis", suggestion="‖M‖_row, ‖M‖_col or ‖M‖_F")
     if axis in ("row", "col"):
         raise refuse("E303", f"‖·‖_{axis} takes a matrix, this is {a}", suggestion="‖v‖")
     if a.rank == 0:
         return Value(a.tensor.abs(), 0)
-    return Value(K.norm(a.tensor[..., 0, :] if a.row else a.tensor), 0)
+    return Value(K.norm(a.tensor[..., 0, :] if a.row else a.tensor), 0, norm=True)
 
 
 # ---------------------------------------------------------------- indexing and writing
@@ -480,7 +504,7 @@ def item(a: Value, items: Sequence[Index]) -> Value:
     rank = sum(1 for index in whole[families:] if not isinstance(index, int))
     lying = (a.rank == 2 and not a.row and len(items) == families + 2 and isinstance(whole[families], int)
              and not isinstance(whole[-1], int))
-    return Value(tensor, rank, lying=lying)
+    return Value(tensor, rank, lying=lying, norm=a.norm)
 
 
 def _at_least(a: Value, items: Sequence[Index]) -> Value:
@@ -511,7 +535,8 @@ def write(a: Value, items: Sequence[Index], op: str, value: Datum) -> Value:
     pick = torch.arange(flat.numel(), device=flat.device)
     pick[where] = flat.numel() + torch.arange(where.numel(), device=flat.device)
     both = torch.cat([flat, new.reshape(-1).to(flat.dtype)])
-    return replace(a, tensor=both[pick].reshape(a.tensor.shape), axis=None, over=None, lying=False)
+    return replace(a, tensor=both[pick].reshape(a.tensor.shape), axis=None, over=None, lying=False,
+                   norm=a.norm and op != "-=" and isinstance(value, Value) and value.norm)
 
 
 def _fitting(value: Datum, shape: tuple[int, ...], a: Value) -> Tensor:
@@ -561,7 +586,7 @@ class Pieces:
             raise refuse("E305", f"`{name}` is defined by its entries, and one of them is written {written}",
                          suggestion=f"bind `{name}` before, as in `{name} ← zeros(…)`, to write into it")
         whole = torch.cat(flat)[torch.argsort(order)].reshape(shape)
-        return Value(whole, min(2, rank))
+        return Value(whole, min(2, rank), norm=all(value.norm for _, value in self.parts))
 
     @staticmethod
     def _place(items: Sequence[Index], value: Value, axes: int, name: str) -> list[int | tuple[int, int, int]]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from padp.compiler import dense as d
+from padp.compiler import itemwise
 from padp.compiler import kernels as K
 from padp.compiler import terms as t
 from padp.compiler.dense import Datum, Pieces, Value
@@ -244,7 +245,8 @@ class Evaluation:
                 inner = self.value(operand)
                 if isinstance(inner, Value) and inner.is_index and inner.rank:
                     return int(inner.tensor.shape[0])
-                return Value(d.closed(inner).tensor.abs(), inner.rank) if isinstance(inner, Value) else abs(inner)
+                return Value(d.closed(inner).tensor.abs(), inner.rank, norm=inner.norm) \
+                    if isinstance(inner, Value) else abs(inner)
             case t.NormOf(operand=operand, axis=axis):
                 return d.norm(self.value(operand), axis)
             case t.SumOver(indices=indices, domain=domain, body=body):
@@ -300,7 +302,8 @@ class Evaluation:
         literal = len(grid) == 1 and all(not isinstance(x, Value) for row in rows for x in row)
         if stacked or literal:
             parts = [x.tensor[..., None] if x.rank == 0 else x.tensor for x in flat]
-            return Value(torch.cat([p.expand(*lead, p.shape[-1]) for p in parts], -1), 1)
+            line = torch.cat([p.expand(*lead, p.shape[-1]) for p in parts], -1)
+            return Value(line, 1, norm=all(x.norm for x in flat))
         lines: list[Tensor] = []
         for row in grid:
             columns = [x.tensor.reshape((*x.tensor.shape, *([1] * (2 - x.rank)))) for x in row]
@@ -365,14 +368,15 @@ class Evaluation:
                 return int(_rank(self.tensor(args[0]), 1, 2, name).item[0])
             case "blkdiag" if len(args) > 1:
                 parts = [_rank(self.tensor(a), 2, 2, name) for a in args]
-                return Value(K.blkdiag_of(*(p.tensor for p in parts)), 2)
+                tensors = ((p.tensor, 2) for p in parts)
+                return Value(itemwise.each(lambda *items: itemwise.blkdiag(list(items)), *tensors), 2)
             case "outer" | "solve" | "kron" | "maximum" | "minimum":
                 return self.binary_operator(name, self.tensor(args[0]), self.tensor(args[1]))
             case "clamp":
                 e = self.tensor(args[0])
                 ends = [d.scalars(end, e.rank) if isinstance(end, Value) else end
                         for end in (self.value(args[1]), self.value(args[2]))]
-                return replace(e, tensor=K.clamp(e.tensor, *ends), row=False, lying=False, over=None)
+                return replace(e, tensor=K.clamp(e.tensor, *ends), row=False, lying=False, over=None, norm=False)
             case "largest":
                 return Value(K.largest(_rank(self.tensor(args[0]), 2, 2, name).tensor, self.size(args[1])), 2)
             case _:
@@ -381,8 +385,11 @@ class Evaluation:
         if not isinstance(first, Value) and name in K.POINTWISE:
             return float(K.POINTWISE[name](torch.tensor(float(first), dtype=torch.float64)))
         e = self.tensor(args[0])
+        if name == "sqrt" and e.norm:
+            return d.power(e, 0.5)
         if name in K.POINTWISE:
-            return replace(e, tensor=K.POINTWISE[name](e.tensor), lying=False, over=None)
+            return replace(e, tensor=K.POINTWISE[name](e.tensor), lying=False, over=None,
+                           norm=e.norm and name in ("sqrt", "abs"))
         if name in _OF_ONE:
             low_rank, high_rank, make_one = _OF_ONE[name]
             return make_one(_rank(e, low_rank, high_rank, name))
@@ -393,16 +400,17 @@ class Evaluation:
                     raise refuse("E310", "perm takes an index vector", suggestion="arange(n) or butterfly(n, k, j)")
                 return Value(K.perm(e.tensor, self.site.dtype), 2)
             case "reshape":
-                return Value(K.reshape(e.tensor, e.tensor.dim(), sizes), min(2, len(sizes)))
+                return Value(K.reshape(e.tensor, e.tensor.dim(), sizes), min(2, len(sizes)), norm=e.norm)
             case "blocks":
-                return Value(K.blocks(_rank(e, 2, 2, name).tensor, *sizes), 2)
+                whole = _rank(e, 2, 2, name)
+                return Value(itemwise.each(lambda M: itemwise.blocks(M, *sizes), (whole.tensor, 2)), 2)
             case "tile":
-                return Value(K.tile(e.tensor, sizes[0], _rank(e, 1, 2, name).rank), e.rank)
+                return Value(K.tile(e.tensor, sizes[0], _rank(e, 1, 2, name).rank), e.rank, norm=e.norm)
             case "repeat":
-                return Value(K.repeat(_family(e, name).tensor, sizes[0], e.rank), e.rank)
+                return Value(K.repeat(_family(e, name).tensor, sizes[0], e.rank), e.rank, norm=e.norm)
             case "grouped":
                 heads = sizes[0] if sizes else int(self.look_up_number("H", term))
-                return Value(K.grouped(_family(e, name).tensor, heads, e.rank), e.rank)
+                return Value(K.grouped(_family(e, name).tensor, heads, e.rank), e.rank, norm=e.norm)
             case "scatter":
                 places, shape = self.tensor(args[1]), named["shape"]
                 if not isinstance(shape, t.Call) or not places.is_index or places.item[-1:] != (2,) or e.rank != 1:
@@ -412,7 +420,7 @@ class Evaluation:
                     raise refuse("E301", f"{e.item[0]} values for {places.item[0]} places")
                 if any(not (0 <= i < m and 0 <= j < n) for i, j in places.tensor.tolist()):
                     raise refuse("E305", f"a place lies outside of {m}×{n}")
-                return Value(K.scatter(e.tensor, places.tensor, m, n), 2)
+                return Value(itemwise.each(lambda c: itemwise.scatter(c, places.tensor, m, n), (e.tensor, 1)), 2)
             case "svd":
                 rank = self.size(named["rank"]) if "rank" in named else None
                 U, S, V = K.svd(_rank(e, 2, 2, name).tensor, rank)
@@ -441,7 +449,7 @@ class Evaluation:
             case "solve":
                 if a.rank != 2 or not b.rank or a.item[0] != a.item[1] or a.item[0] != b.item[0]:
                     raise refuse("E301", f"solve(A, B) is A⁻¹ B: {a} and {b} do not fit")
-                return Value(K.solve(a.tensor, b.tensor, b.rank), b.rank)
+                return Value(itemwise.each(itemwise.solve, (a.tensor, 2), (b.tensor, b.rank)), b.rank)
             case "kron":
                 return d.kron(a, b)
             case _:
@@ -449,7 +457,8 @@ class Evaluation:
                     raise refuse("E301", f"{name} of {a} and {b}")
                 rank = max(a.rank, b.rank)
                 x, y = (v.tensor if v.rank else d.scalars(v, rank) for v in (a, b))
-                return Value((torch.maximum if name == "maximum" else torch.minimum)(x, y), rank, axis=a.axis or b.axis)
+                return Value((torch.maximum if name == "maximum" else torch.minimum)(x, y), rank, axis=a.axis or b.axis,
+                             norm=name == "maximum" and a.norm and b.norm)
 
 
 def _rank(e: Value, low: int, high: int, name: str) -> Value:
@@ -474,27 +483,43 @@ def _square(e: Value, name: str) -> Value:
 def _assembled(e: Value) -> Value:
     if len(e.family) < 2:
         raise refuse("E301", f"assemble takes a grid of blocks (ℝ^{{p×q}})^{{a×b}}, this is {e}")
-    return Value(K.assemble(e.tensor), 2)
+    return Value(itemwise.each(itemwise.assemble, (e.tensor, 4)), 2)
 
 
 def _blkdiag(e: Value) -> Value:
-    return Value(K.blkdiag(_family(e, "blkdiag").tensor, len(e.family)), 2)
+    return Value(itemwise.blkdiag(list(_family(e, "blkdiag").tensor.reshape(-1, *e.item).unbind(0))), 2)
 
 
 def _split_rows(e: Value) -> Value:
-    return Value(e.tensor, 1)
+    return Value(e.tensor, 1, norm=e.norm)
 
 
 def _one(function: Callable[[Tensor], Tensor], rank: int) -> Callable[[Value], Value]:
     return lambda e: Value(function(e.tensor), rank)
 
 
+def _item(function: Callable[[Tensor], Tensor], rank: int) -> Callable[[Value], Value]:
+    return lambda e: Value(itemwise.each(function, (e.tensor, e.rank)), rank)
+
+
 def _per(function: Callable[[Tensor], Tensor], axis: Literal["row", "col"]) -> Callable[[Value], Value]:
-    return lambda e: Value(function(e.tensor), 1, axis=axis)
+    return lambda e: Value(function(e.tensor), 1, axis=axis, norm=e.norm and function in _OF_NORMS)
 
 
 def _all(function: Callable[[Tensor, int], Tensor]) -> Callable[[Value], Value]:
-    return lambda e: Value(function(e.tensor, e.rank), 0)
+    return lambda e: Value(function(e.tensor, e.rank), 0, norm=e.norm and function in _OF_NORMS)
+
+
+def _max_row(M: Tensor) -> Tensor:
+    return M.amax(-1)
+
+
+def _max_col(M: Tensor) -> Tensor:
+    return M.amax(-2)
+
+
+_OF_NORMS = (K.total, K.mean, K.largest_entry, K.sum_row, K.sum_col, K.mean_row, K.mean_col, _max_row, _max_col)
+"""Reductions of norms that are norms."""
 
 
 _ARITHMETIC: Mapping[str, Callable[[Datum, Datum], Datum]] = {
@@ -504,21 +529,23 @@ _ARITHMETIC: Mapping[str, Callable[[Datum, Datum], Datum]] = {
 _OF_NUMBERS = ("floor", "ceil", "log2")
 # rank of the item from, to, and the value
 _OF_ONE: Mapping[str, tuple[int, int, Callable[[Value], Value]]] = {
-    "skew": (1, 1, _one(K.skew, 2)), "diag": (1, 1, _one(K.diag, 2)), "diagonal": (2, 2, _one(K.diagonal, 1)),
-    "blkdiag": (2, 2, _blkdiag), "assemble": (2, 2, _assembled), "circulant": (1, 1, _one(K.circulant, 2)),
-    "flatten": (0, 2, lambda e: Value(e.tensor.reshape(-1), 1)), "vec": (2, 2, _one(K.vec, 1)),
-    "family": (2, 2, _split_rows), "rows": (1, 1, lambda e: Value(_family(e, "rows").tensor, 2)),
+    "skew": (1, 1, _item(itemwise.skew, 2)), "diag": (1, 1, _item(itemwise.diag, 2)),
+    "diagonal": (2, 2, _one(K.diagonal, 1)),
+    "blkdiag": (2, 2, _blkdiag), "assemble": (2, 2, _assembled), "circulant": (1, 1, _item(itemwise.circulant, 2)),
+    "flatten": (0, 2, lambda e: Value(e.tensor.reshape(-1), 1, norm=e.norm)), "vec": (2, 2, _one(K.vec, 1)),
+    "family": (2, 2, _split_rows), "rows": (1, 1, lambda e: Value(_family(e, "rows").tensor, 2, norm=e.norm)),
     "tril": (2, 2, _one(K.tril, 2)), "triu": (2, 2, _one(K.triu, 2)), "stril": (2, 2, _one(K.stril, 2)),
-    "striu": (2, 2, _one(K.striu, 2)), "expm": (2, 2, lambda e: Value(K.expm(_square(e, "expm").tensor), 2)),
-    "trace": (2, 2, lambda e: Value(K.trace(_square(e, "trace").tensor), 0)), "softmax": (1, 1, _one(K.softmax, 1)),
+    "striu": (2, 2, _one(K.striu, 2)), "expm": (2, 2, lambda e: _item(itemwise.expm, 2)(_square(e, "expm"))),
+    "trace": (2, 2, lambda e: Value(K.trace(_square(e, "trace").tensor), 0)),
+    "softmax": (1, 1, _item(itemwise.softmax, 1)),
     "fft": (1, 1, _one(K.fft, 1)), "ifft": (1, 1, _one(K.ifft, 1)), "fft2": (2, 2, _one(K.fft2, 2)),
     "ifft2": (2, 2, _one(K.ifft2, 2)), "Re": (0, 2, lambda e: Value(K.real(e.tensor), e.rank)),
     "Im": (0, 2, lambda e: Value(K.imag(e.tensor), e.rank)),
     "sum": (1, 2, _all(K.total)), "mean": (1, 2, _all(K.mean)), "max": (1, 2, _all(K.largest_entry)),
     "min": (1, 2, _all(K.smallest_entry)), "sum_row": (2, 2, _per(K.sum_row, "row")),
     "sum_col": (2, 2, _per(K.sum_col, "col")), "mean_row": (2, 2, _per(K.mean_row, "row")),
-    "mean_col": (2, 2, _per(K.mean_col, "col")), "max_row": (2, 2, _per(lambda M: M.amax(-1), "row")),
-    "max_col": (2, 2, _per(lambda M: M.amax(-2), "col")), "min_row": (2, 2, _per(lambda M: M.amin(-1), "row")),
+    "mean_col": (2, 2, _per(K.mean_col, "col")), "max_row": (2, 2, _per(_max_row, "row")),
+    "max_col": (2, 2, _per(_max_col, "col")), "min_row": (2, 2, _per(lambda M: M.amin(-1), "row")),
     "min_col": (2, 2, _per(lambda M: M.amin(-2), "col")),
 }
 

@@ -248,22 +248,9 @@ def inverse(M: Tensor) -> Tensor:
     return made
 
 
-def solve(A: Tensor, B: Tensor, rank: int = 2) -> Tensor:
-    """A⁻¹ B; ``rank`` 1 when B is a vector."""
-    right = _single(B) if rank == 2 else _single(B)[..., None]
-    X: Tensor = torch.linalg.solve(_single(A), right).to(B.dtype)
-    return X if rank == 2 else X[..., 0]
-
-
 def expm(M: Tensor) -> Tensor:
     """The matrix exponential."""
     made: Tensor = torch.linalg.matrix_exp(_single(M)).to(M.dtype)
-    return made
-
-
-def matrix_power(M: Tensor, exponent: int) -> Tensor:
-    """M multiplied with itself; exponent 0 is the identity."""
-    made: Tensor = torch.linalg.matrix_power(_single(M), exponent).to(M.dtype)
     return made
 
 

@@ -16,11 +16,12 @@ from padp.compiler.decompositions import decomposed
 from padp.compiler.dims import lower, same
 from padp.compiler.grid_rules import assembled
 from padp.compiler.ir import Node, Type
+from padp.compiler.norms import MARK
 from padp.compiler.rewriting import Rewriting
 
 
 def _div(s: Rewriting, node: Node, args: tuple[Node, ...]) -> Node:
-    """a/1 = a;  0/a = 0;  a/a = 1 for entries that are never 0 is not assumed."""
+    """a/1 = a;  0/a = 0;  a/a = 1 for entries that are never 0 is not assumed;  a/0 = 0 for a norm that is 0."""
     a, c = args
     if c.op == "const" and c.value == 1:
         return a
@@ -30,9 +31,9 @@ def _div(s: Rewriting, node: Node, args: tuple[Node, ...]) -> Node:
         return b.full(s.g, lower(sp.sympify(a.value) / c.attrs[0]), c.type)
     if a.op == "const" and c.op == "const" and c.value != 0:
         return s.g.const(lower(sp.sympify(a.value) / c.value))
-    if a is c and c.op == "point" and c.attrs[0] == "sqrt":
-        return b.full(s.g, 1, a.type)
-    return b.div(s.g, a, c)
+    if node.attrs == MARK and b.is_zero(c):
+        return b.zeros(s.g, node.type)
+    return b.div(s.g, a, c, node.attrs)
 
 
 def _pow(s: Rewriting, node: Node, args: tuple[Node, ...]) -> Node:

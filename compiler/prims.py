@@ -76,13 +76,19 @@ def matvec(m: Tensor, v: Tensor) -> Tensor:
 
 def solve(a: Tensor, x: Tensor) -> Tensor:
     """a⁻¹ x in at least float32."""
-    y: Tensor = torch.linalg.solve(_wide(a), _wide(x))
+    y: Tensor = torch.linalg.solve(_wide(a), _wide(as_matrices(x, a)))
     return y.to(x.dtype)
+
+
+def as_matrices(x: Tensor, a: Tensor) -> Tensor:
+    """x with as many axes as a, so that torch takes it for matrices: where x has one axis fewer and its sizes are those
+    of a without the last, torch.linalg.solve takes it for a batch of vectors."""
+    return x[(None,) * max(0, a.dim() - x.dim())]
 
 
 def solve_right(a: Tensor, x: Tensor) -> Tensor:
     """x a⁻¹ in at least float32."""
-    y: Tensor = torch.linalg.solve(_wide(a), _wide(x), left=False)
+    y: Tensor = torch.linalg.solve(_wide(a), _wide(as_matrices(x, a)), left=False)
     return y.to(x.dtype)
 
 
@@ -110,6 +116,11 @@ def root(s: Tensor) -> Tensor:
     """√s of a sum of squares: a norm. Where it is 0 the gradient is 0 too, as of torch's own norms."""
     none = s == 0
     return torch.sqrt(s.masked_fill(none, 1.0)).masked_fill(none, 0.0)
+
+
+def inverse_norm(s: Tensor) -> Tensor:
+    """1/s of a norm, 0 where it is 0; there the gradient is 0 too."""
+    return s.masked_fill(s == 0, torch.inf).reciprocal()
 
 
 def norm(a: Tensor, axis: str, rank: int) -> Tensor:
@@ -378,7 +389,8 @@ PRIMS: dict[str, Callable[..., Any]] = {
     "neg": torch.neg, "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "pow": torch.pow,
     "reciprocal": torch.reciprocal, "rdiv": lambda s, t: s / t, "matmul": matmul, "mv": matmul, "linear": linear,
     "linear_each": linear_each, "each": each, "matvec": matvec, "solve": solve, "solve_right": solve_right,
-    "solve_vectors": solve_vectors, "sumsq": sumsq, "root": root, "norm": norm, "rowdot": rowdot,
+    "solve_vectors": solve_vectors, "sumsq": sumsq, "root": root,
+    "inverse_norm": inverse_norm, "norm": norm, "rowdot": rowdot,
     "dot": dot, "wy": wy, "put": put,
     "sum": torch.sum, "mean": torch.mean, "amax": torch.amax, "amin": torch.amin, "addcmul": addcmul,
     "add_linear": add_linear, "sum_applied": sum_applied, "index_select": gather, "stack_parts": stack_parts,

@@ -144,7 +144,7 @@ class Simplifier:
         elif s.op == "scale" and s.args[0].op == "const":
             return self.scale(s.args[0], self.scale(s.args[1], a))
         elif s.op == "div" and s.args[0].op == "const" and s.args[0].value != 1:
-            return self.scale(s.args[0], self.scale(b.div(self.g, self.g.const(1), s.args[1]), a))
+            return self.scale(s.args[0], self.scale(b.div(self.g, self.g.const(1), s.args[1], s.attrs), a))
         if a.op == "const":
             return self.scale(a, s) if a.value != 1 else s
         return b.scale(self.g, s, a)
@@ -241,7 +241,7 @@ class Simplifier:
         for x, y in ((a, c), (c, a)):
             if x.op == "scale" and x.args[0].op == "const":
                 return self.scale(x.args[0], self.mul(x.args[1], y) if x is a else self.mul(y, x.args[1]))
-            if x.op == "div" and x.args[0].op == "const" and x.args[0].value == 1 and x.args[1] is y:
+            if x.op == "div" and not x.attrs and x.args[0].op == "const" and x.args[0].value == 1 and x.args[1] is y:
                 return b.full(self.g, 1, y.type)
         return self._outer_scales(a, c) or self._outer_scales(c, a) or b.mul(self.g, a, c)
 

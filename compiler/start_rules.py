@@ -13,6 +13,7 @@ import sympy as sp
 from padp.compiler import build as b
 from padp.compiler.dims import same
 from padp.compiler.ir import Node
+from padp.compiler.norms import MARK
 from padp.compiler.orthogonality import householder
 from padp.compiler.properties import Facts
 from padp.compiler.rules import Simplifier
@@ -28,10 +29,12 @@ class AtStart(Simplifier):
     """The normal form with what only matters for fresh values: √a ⊙ √a = a, equal neighbours, all of an svd or a qr."""
 
     def mul(self, a: Node, c: Node) -> Node:
-        """√a ⊙ √a = a, where the root exists;  c ⊙ a = c a where all entries of c are one number."""
+        """√a ⊙ √a = a, where the root exists;  ‖v‖/‖v‖ = 1;  c ⊙ a = c a where c is one number."""
         if a is c and a.op == "point" and a.attrs[0] == "sqrt":
             return a.args[0]
         for x, y in ((a, c), (c, a)):
+            if x.op == "div" and x.attrs == MARK and x.args[0].op == "const" and x.args[0].value == 1 and x.args[1] is y:
+                return b.full(self.g, 1, y.type)  # a norm is not 0 for almost all tensors
             if x.op in ("const", "full") and b.fits(x.type.item, y.type.item) and not x.type.batch:
                 return self.scale(self.g.const(x.attrs[0]), y)
         return super().mul(a, c)
@@ -95,6 +98,8 @@ class AtStart(Simplifier):
                 return args[1]
             case op if op in _ZERO_OF_ZERO and b.is_zero(args[0]):
                 return b.zeros(self.g, node.type)
+            case "div" if node.attrs == MARK and args[0] is args[1]:
+                return b.full(self.g, 1, node.type)
             case "expm" if b.is_zero(args[0]):
                 return b.eye(self.g, node.type.item[0])
             case "orthonormal" | "special_orthogonal" if args[0].op == "eye":

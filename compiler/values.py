@@ -14,6 +14,7 @@ from padp.compiler import build as b
 from padp.compiler.ir import Axis, Node, Type
 from padp.compiler.linear import base_product
 from padp.compiler.low import Low
+from padp.compiler.norms import MARK, is_norm
 from padp.compiler.planner import Planner, Value, batch_of, hadamard_factors, low_rank, plain_number
 from padp.compiler.rearranging import REARRANGED
 from padp.compiler.totals import added_up, one_product
@@ -135,6 +136,13 @@ def _scaled_through(p: Planner, s: Node, term: Node) -> Node | None:
 
 def _div(p: Planner, node: Node) -> Low:
     a, c = node.args
+    if node.attrs == MARK:  # a · c⁻¹
+        low = p.value(c)
+        inverse = p.make("inverse_norm", (low,), c.type, low.lead)
+        if a.op == "const":
+            return p.number(inverse, a.value)
+        over = p.value(a)
+        return p.elementwise("mul", Type(node.type.item, *batch_of(over, inverse), row=node.type.row), over, inverse)
     if a.op == "const":
         low = p.value(c)
         if a.value == 1:
@@ -147,14 +155,16 @@ def _div(p: Planner, node: Node) -> Low:
 
 def _point(p: Planner, node: Node) -> Low:
     low = p.value(node.args[0])
-    inner = node.args[0].args[1] if node.args[0].op == "scale" else node.args[0]
-    if node.attrs[0] == "sqrt" and inner.op == "sumsq":
+    if node.attrs[0] == "sqrt" and is_norm(node.args[0]):
         return p.make("root", (low,), node.type, low.lead)
     return p.make(f"f:{node.attrs[0]}", (low,), node.type, low.lead)
 
 
 def _pow(p: Planner, node: Node) -> Low:
     low = p.value(node.args[0])
+    if 0 < node.attrs[0] < 1 and is_norm(node.args[0]):
+        return p.make("pow", (p.make("root", (low,), node.type, low.lead), plain_number(2 * node.attrs[0])), node.type,
+                      low.lead)
     return p.make("pow", (low, plain_number(node.attrs[0])), node.type, low.lead)
 
 

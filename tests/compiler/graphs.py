@@ -9,6 +9,7 @@ from torch import Tensor
 
 from padp.compiler import build as b
 from padp.compiler.ir import Axis, Graph, Node, Type
+from padp.compiler.norms import MARK
 
 M, N, R, K, B = 6, 4, 2, 3, 2
 
@@ -98,6 +99,10 @@ class Site:
 
     def div(self, a: Node, c: Node) -> Node:
         return b.div(self.g, a, c)
+
+    def over(self, a: Node, c: Node) -> Node:
+        """a / c, c a norm."""
+        return b.div(self.g, a, c, MARK)
 
     def point(self, f: str, a: Node) -> Node:
         return b.point(self.g, f, a)

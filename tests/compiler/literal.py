@@ -177,6 +177,12 @@ def _elementwise(f: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Node, list[
     return value
 
 
+def _over_norm(a: Tensor, c: Tensor) -> Tensor:
+    """a / c, 0 where the norm c is 0."""
+    none = c == 0
+    return torch.where(none, torch.zeros_like(a * c), a / torch.where(none, torch.ones_like(c), c))
+
+
 _AXES: dict[str, Callable[[int], tuple[int, ...]]] = {
     "row": lambda rank: (-1,), "col": lambda rank: (-2,), "all": lambda rank: tuple(range(-rank, 0))}
 _REDUCE: dict[str, Callable[..., Tensor]] = {"sum": torch.sum, "mean": torch.mean, "max": torch.amax, "min": torch.amin}
@@ -210,7 +216,8 @@ def _interleave(node: Node, args: list[Tensor]) -> Tensor:
 
 _SIMPLE: dict[str, Callable[[Node, list[Tensor]], Tensor]] = {
     "add": lambda n, a: torch.stack(torch.broadcast_tensors(*a)).sum(0),
-    "scale": _elementwise(torch.mul), "mul": _elementwise(torch.mul), "div": _elementwise(torch.div),
+    "scale": _elementwise(torch.mul), "mul": _elementwise(torch.mul),
+    "div": lambda n, a: _elementwise(_over_norm if n.attrs else torch.div)(n, a),
     "maximum": _elementwise(torch.maximum), "minimum": _elementwise(torch.minimum),
     "pow": lambda n, a: a[0] ** float(n.attrs[0]), "point": lambda n, a: kernels.POINTWISE[n.attrs[0]](a[0]),
     "prod": _prod, "outer": lambda n, a: kernels.outer(*a), "dot": lambda n, a: (a[0] * a[1]).sum(-1),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.compiler.random_programs import Production, Want, Writer
 from tests.compiler.random_ways import (
     PART,
@@ -26,7 +28,7 @@ from tests.compiler.random_ways import (
 
 def product(w: Writer, want: Want) -> str:
     (m, n), at = want.item, w.dim()
-    return f"({w(want.of(m, at))} @ {w(want.of(at, n))})"
+    return " @ ".join(w.sides(want.of(m, at), want.of(at, n))).join("()")
 
 
 def transposed(w: Writer, want: Want) -> str:
@@ -41,22 +43,25 @@ def outer(w: Writer, want: Want) -> str:
 
 
 def rows_scaled(w: Writer, want: Want) -> str:
-    return f"({w(want.of(want.item[0]))} {w.pick('⊙·')} {w(want)})"
+    return f" {w.pick('⊙·')} ".join(w.sides(want.of(want.item[0]), want)).join("()")
 
 
 def columns_scaled(w: Writer, want: Want) -> str:
-    return f"({w(want)} {w.pick('⊙·')} {w(want.of(want.item[1]))})"
+    return f" {w.pick('⊙·')} ".join(w.sides(want, want.of(want.item[1]))).join("()")
 
 
 def masked(w: Writer, want: Want) -> str:
     m, n = want.item
-    return f"({w(want)} ⊙ outer({w(want.of(m))}, {w(want.of(n))}))"
+    return f"({w(want)} ⊙ outer({', '.join(w.sides(want.of(m), want.of(n)))}))"
 
 
 def solved(w: Writer, want: Want) -> str:
-    m, n = want.item
-    return w.pick([f"(({regular(w, want.of(m, m))})⁻¹ @ {w(want)})", f"({w(want)} @ ({regular(w, want.of(n, n))})⁻¹)",
-                   f"solve({regular(w, want.of(m, m))}, {w(want)})"])
+    """A⁻¹ B, B A⁻¹; of a family, A or B may be the same for all members."""
+    (m, n), over, by = want.item, want, want
+    if want.family and w.chance(50):
+        over, by = w.pick([(replace(want, family=False), want), (want, replace(want, family=False))])
+    return w.pick([f"(({regular(w, by.of(m, m))})⁻¹ @ {w(over)})", f"({w(over)} @ ({regular(w, by.of(n, n))})⁻¹)",
+                   f"solve({regular(w, by.of(m, m))}, {w(over)})"])
 
 
 def turned(w: Writer, want: Want) -> str:

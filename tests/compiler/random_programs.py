@@ -1,10 +1,12 @@
 """Random well-typed programs, as text: what the compiler is asked that nobody thought of.
 
-    programs() -> strategy of Program(text, b, k, p, r)         m = b·p, n = b·k
+    programs() -> strategy of Program(text, b, k, p, r, lead)   m = b·p, n = b·k
 
 An expression is drawn for a wanted type, from the leaves up to a depth; what can be drawn is in
 ``random_vectors.py`` and ``random_matrices.py``, one production an operator. Here are the leaves, the statements and
-the output. Magnitudes are kept near one (tanh, small numbers), so that the two readings differ by rounding only.
+the output. Magnitudes are kept near one (tanh, small numbers), so that the two readings differ by rounding only. Many
+sizes coincide, those of the leading axes of x too, and families meet what is no family: where torch tells axes apart
+by their sizes, this is where it goes wrong.
 """
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ Item: TypeAlias = tuple[str, ...]
 Draw: TypeAlias = Callable[[st.SearchStrategy[Any]], Any]
 
 DIMS = ("n", "m", "r", "k", "p", "b")
-SIZES = ((2, 2, 3, 2), (2, 3, 2, 1), (3, 2, 2, 2), (2, 2, 2, 3), (2, 4, 3, 2), (1, 3, 5, 2), (4, 1, 2, 1), (3, 3, 1, 4))
+SIZES = ((2, 2, 3, 2), (2, 3, 2, 1), (3, 2, 2, 2), (2, 2, 2, 3), (2, 4, 3, 2), (1, 3, 5, 2), (4, 1, 2, 1), (3, 3, 1, 4),
+         (2, 2, 2, 2), (3, 3, 3, 3), (1, 1, 1, 1), (1, 3, 3, 3), (4, 1, 1, 4))
+LEADING = ((), (2, 3), (5,), (1, 2), ("b",), ("n",), ("b", "k"))
+"""Leading axes of x; a name is that size."""
 HEAD = "adapter Random(b = 2, r = 2) on linear(W ∈ ℝ^{m×n}) where n = b·k, m = b·p"
 
 
@@ -33,6 +38,7 @@ class Program:
     k: int
     p: int
     r: int
+    lead: tuple[int, ...] = (2, 3)
 
     @property
     def m(self) -> int:
@@ -183,6 +189,15 @@ class Writer:
         self.loops, self.statements = outer, kept
         return text
 
+    def sides(self, one: Want, other: Want) -> tuple[str, str]:
+        """Two operands; of a family now and then one that is the same for all members."""
+        if one.family and self.chance(30):
+            if self.chance(50):
+                one = replace(one, family=False)
+            else:
+                other = replace(other, family=False)
+        return self(one), self(other)
+
     # ------------------------------------------------------------ programs
 
     def let(self, depth: int) -> None:
@@ -224,7 +239,9 @@ def programs(draw: Draw, depth: int = 3) -> Program:
     from tests.compiler.random_vectors import SCALARS, VECTORS
 
     b, k, p, r = draw(st.sampled_from(SIZES))
-    w = Writer(draw, Program("", b, k, p, r), {0: SCALARS, 1: VECTORS, 2: MATRICES})
+    named = {"b": b, "k": k, "n": b * k}
+    lead = tuple(named.get(str(d), d) for d in draw(st.sampled_from(LEADING)))
+    w = Writer(draw, Program("", b, k, p, r, lead), {0: SCALARS, 1: VECTORS, 2: MATRICES})
     for _ in range(draw(st.integers(0, 2))):
         w.let(depth - 1)
     w.output(depth)

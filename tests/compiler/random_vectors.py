@@ -80,12 +80,12 @@ SCALARS = (
 
 def apply(w: Writer, want: Want) -> str:
     at = w.dim()
-    return f"({w(want.of(*want.item, at))} @ {w(want.of(at))})"
+    return " @ ".join(w.sides(want.of(*want.item, at), want.of(at))).join("()")
 
 
 def apply_left(w: Writer, want: Want) -> str:
     at = w.dim()
-    return f"({w(want.of(at))}ᵀ @ {w(want.of(at, *want.item))})ᵀ"
+    return "ᵀ @ ".join(w.sides(want.of(at), want.of(at, *want.item))).join(("(", ")ᵀ"))
 
 
 def diagonal(w: Writer, want: Want) -> str:
@@ -147,7 +147,7 @@ def column(w: Writer, want: Want) -> str:
 
 def kron_vectors(w: Writer, want: Want) -> str:
     (n,) = want.item
-    return f"({w(want.of('b'))} ⊗ {w(want.of(PART[n]))})"
+    return " ⊗ ".join(w.sides(want.of("b"), want.of(PART[n]))).join("()")
 
 
 def flattened(w: Writer, want: Want) -> str:
@@ -221,5 +221,5 @@ VECTORS = (
     Production(carried_together, may_state),
     Production(detached, weight=1), Production(negated, weight=1), Production(clamped, weight=1),
     Production(chosen, weight=1),
-    Production(lambda w, want: f"{w.pick(['maximum', 'minimum'])}({w(want)}, {w(want)})", weight=1),
+    Production(lambda w, want: f"{w.pick(['maximum', 'minimum'])}({', '.join(w.sides(want, want))})", weight=1),
 )

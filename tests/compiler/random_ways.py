@@ -47,7 +47,7 @@ def whole(small: str) -> str:
 
 
 def binary(*signs: str) -> Callable[[Writer, Want], str]:
-    return lambda w, want: f"({w(want)} {w.pick(signs)} {w(want)})"
+    return lambda w, want: f" {w.pick(signs)} ".join(w.sides(want, want)).join("()")
 
 
 def function(*names: str) -> Callable[[Writer, Want], str]:
@@ -75,7 +75,7 @@ def chosen(w: Writer, want: Want) -> str:
 
 
 def scaled(w: Writer, want: Want) -> str:
-    return f"({w(want.of())} · {w(want)})"
+    return " · ".join(w.sides(want.of(), want)).join("()")
 
 
 def total(w: Writer, want: Want) -> str:

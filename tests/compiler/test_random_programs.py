@@ -21,18 +21,15 @@ SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
           suppress_health_check=SLOW)
 @given(programs())
 def test_a_random_program_is_its_dense_reading(program: Program) -> None:
-    agree(program.text, program.m, program.n, program.hyper, bias=program.k != 3, lead=LEADING[program.p])
+    agree(program.text, program.m, program.n, program.hyper, bias=program.k != 3, lead=program.lead)
 
 
 @settings(max_examples=EXAMPLES // 2, deadline=None, derandomize=EXAMPLES <= 150, database=None,
           suppress_health_check=[*SLOW, HealthCheck.function_scoped_fixture])
 @given(programs())
 def test_a_random_program_means_the_same_with_w_as_any_matrix(plain_plans: None, program: Program) -> None:
-    agree(program.text, program.m, program.n, program.hyper, bias=program.k != 3, lead=LEADING[program.p])
+    agree(program.text, program.m, program.n, program.hyper, bias=program.k != 3, lead=program.lead)
 
-
-LEADING: dict[int, tuple[int, ...]] = {1: (), 2: (2, 3), 3: (5,), 5: (1, 2)}
-"""Leading axes by the size p, so that all of them are met."""
 
 # ---------------------------------------------------------------- what was found
 
