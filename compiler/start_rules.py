@@ -33,7 +33,7 @@ class AtStart(Simplifier):
         if a is c and a.op == "point" and a.attrs[0] == "sqrt":
             return a.args[0]
         for x, y in ((a, c), (c, a)):
-            if x.op == "div" and x.attrs == MARK and x.args[0].op == "const" and x.args[0].value == 1 and x.args[1] is y:
+            if x.op == "div" and x.attrs == MARK and x.args[1] is y and x.args[0] is self.g.const(1):
                 return b.full(self.g, 1, y.type)  # a norm is not 0 for almost all tensors
             if x.op in ("const", "full") and b.fits(x.type.item, y.type.item) and not x.type.batch:
                 return self.scale(self.g.const(x.attrs[0]), y)
