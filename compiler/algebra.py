@@ -24,10 +24,12 @@ from padp.dsl.limits import MAX_EXPONENT
 
 def open_size(node: Node) -> sp.Symbol | None:
     """The open size of a bare ``I`` in a type."""
-    for d in node.type.item:
-        if isinstance(d, sp.Symbol) and d.name.startswith(OPEN):
-            return d
-    return None
+    return next((d for d in node.type.item if is_open(d)), None)
+
+
+def is_open(size: Any) -> bool:
+    """Whether this is the size of a bare ``I`` that nothing has settled yet."""
+    return isinstance(size, sp.Symbol) and size.name.startswith(OPEN)
 
 
 def settle(s: State, node: Node, hole: sp.Symbol, value: Any) -> Node:
@@ -51,6 +53,7 @@ def settle(s: State, node: Node, hole: sp.Symbol, value: Any) -> Node:
     for name, bound in list(s.env.items()):
         s.env[name] = rebuild(bound)
     s.history[:] = [(n, rebuild(v), where) for n, v, where in s.history]
+    s.requirements[:] = [replace(c, left=fix(c.left), right=fix(c.right)) for c in s.requirements]
     return rebuild(node)
 
 
@@ -59,7 +62,7 @@ def fit(s: State, pairs: Sequence[tuple[Any, Any]], *nodes: Node) -> tuple[Node,
     result = list(nodes)
     for x, y in pairs:
         for hole, value in ((x, y), (y, x)):
-            if isinstance(hole, sp.Symbol) and hole.name.startswith(OPEN) and not same(hole, value):
+            if is_open(hole) and not same(hole, value):
                 result = [settle(s, n, hole, value) for n in result]
                 break
     return tuple(result)
@@ -120,6 +123,8 @@ def _fold(op: str, x: Any, y: Any) -> Any:
             if y == 0:
                 raise Mismatch("division by zero", "E302")
             return lower(sp.floor(sp.sympify(x) / sp.sympify(y)))
+        case "@" | "⊗":
+            raise Mismatch(f"{op} is a product of matrices, and both sides are numbers", "E302", "· for numbers")
         case _:
             return lower(x * y)
 

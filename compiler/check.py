@@ -13,7 +13,8 @@ from padp.compiler.attention import attention_maps
 from padp.compiler.cases import Case, cases
 from padp.compiler.claim_grammar import supposed
 from padp.compiler.claims import check_claims
-from padp.compiler.feasible import infeasible
+from padp.compiler.defaults import by_default
+from padp.compiler.feasible import infeasible, nobody_gives
 from padp.compiler.hypotheses import comments
 from padp.compiler.lints import letter_lints, start_lints, value_lints
 from padp.compiler.name_lints import flow_lints, function_lints, nothing_learned
@@ -85,6 +86,7 @@ def _variant(program: syntax.Program, source: Source, variant: str | None) -> It
     yield from flow_lints(method, sound)
     yield from function_lints(body, method) if sound else ()
     yield from nothing_learned(method) if sound and program.header is not None else ()
+    yield from nobody_gives(method) if sound and program.header is None else ()
     said = " ".join(text for text, _ in comments(body))
     if sound and method.site == "attention":
         for case in typed:
@@ -119,6 +121,8 @@ def typing(program: syntax.Program, method: Method) -> tuple[list[Case], list[Di
         return [], [Diagnostic("E307", "too many conditionals on dimensions", need.test.span, method.source)]
     found = [d for case in typed for d in case.typed.diagnostics]
     found += infeasible(method, typed[0].typed, program.header is None)
+    if not any(d.severity == "error" for d in found):
+        found += by_default(method, typed)
     return typed, [replace(d, source=method.source) for d in found]
 
 

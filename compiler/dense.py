@@ -448,24 +448,36 @@ def norm(a: Datum, axis: str | None) -> Datum:
 
 # ---------------------------------------------------------------- indexing and writing
 
-Index: TypeAlias = "int | slice | Tensor"
+@dataclass(frozen=True)
+class FromEnd:
+    """A place that is written with a minus in front: ``by`` places from the end of its axis."""
+
+    by: int
 
 
-def _whole(items: Sequence[Index], shape: Sequence[int], what: Value) -> list[Index]:
-    """Items for every axis, checked against their lengths; negative numbers count from the end."""
+Index: TypeAlias = "int | FromEnd | slice | Tensor"
+Place: TypeAlias = "int | slice | Tensor"
+
+
+def _from_start(place: int | FromEnd, size: int) -> int:
+    return size + place.by if isinstance(place, FromEnd) else place
+
+
+def _whole(items: Sequence[Index], shape: Sequence[int], what: Value) -> list[Place]:
+    """Items for every axis, checked against their lengths, and counted from 0."""
     if len(items) > len(shape):
         raise refuse("E305", f"{len(items)} indices for {what}")
-    done: list[Index] = []
+    done: list[Place] = []
     for index, size in zip(items, shape, strict=False):
         match index:
-            case int():
-                at = index + size if index < 0 else index
+            case int() | FromEnd():
+                at = _from_start(index, size)
                 if not 0 <= at < size:
-                    raise refuse("E305", f"index {index} is outside of an axis of length {size} ({what})")
+                    raise refuse("E305", f"index {at} is outside of an axis of length {size} ({what})")
                 done.append(at)
             case slice():
                 start, stop = (0 if index.start is None else index.start), (size if index.stop is None else index.stop)
-                start, stop = (start + size if start < 0 else start), (stop + size if stop < 0 else stop)
+                start, stop = _from_start(start, size), _from_start(stop, size)
                 step = 1 if index.step is None else index.step
                 if not (0 <= start <= stop <= size and step >= 1):
                     raise refuse("E305", f"the slice {start}:{stop} does not lie in an axis of length {size} ({what})")
@@ -508,6 +520,9 @@ def item(a: Value, items: Sequence[Index]) -> Value:
 
 
 def _at_least(a: Value, items: Sequence[Index]) -> Value:
+    ends = [end for i in items for end in ((i.start, i.stop) if isinstance(i, slice) else (i,))]
+    if any(isinstance(end, FromEnd) for end in ends):
+        raise refuse("E305", "this I has no size yet, and a negative index counts from the end", suggestion="eye(n)")
     largest = max((i for i in items if isinstance(i, int)), default=-1)
     return _grown(a, largest + 1)
 
@@ -596,9 +611,10 @@ class Pieces:
         lengths = list(value.item[1:] if value.row else value.item)
         place: list[int | tuple[int, int, int]] = []
         for index in items:
+            ends = (index.start, index.stop) if isinstance(index, slice) else (index,)
+            if any(isinstance(end, FromEnd) or (isinstance(end, int) and end < 0) for end in ends):
+                raise refuse("E305", f"`{name}` has no length yet, and a negative index counts from its end")
             if isinstance(index, int):
-                if index < 0:
-                    raise refuse("E305", f"`{name}` has no length yet, and {index} counts from its end")
                 place.append(index)
             elif isinstance(index, slice) and lengths:
                 start, step = index.start or 0, index.step or 1

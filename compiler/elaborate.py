@@ -17,10 +17,11 @@ import sympy as sp
 
 from padp.compiler import build as b
 from padp.compiler.algebra import open_size, settle
+from padp.compiler.conditions import Condition, decide
 from padp.compiler.dims import show, symbol
 from padp.compiler.ir import UNKNOWN, Graph, Node, Type, depends
 from padp.compiler.loops import run_step
-from padp.compiler.meanings import dimension, parameter, scalar, space_type, term
+from padp.compiler.meanings import dimension, hold, outside, parameter, scalar, space_type, term
 from padp.compiler.scope import walk as names_in
 from padp.compiler.state import INITIALISERS, WRAPPERS, Elaborated, Learned, Start, State, report
 from padp.compiler.terms import (
@@ -53,6 +54,7 @@ def elaborate(method: Method, sizes: Mapping[str, Any] | None = None, hyper: Map
     s = State(method, Graph(), sizes is not None, assume=assume, hypotheses=hypotheses or {})
     s.functions = {f.name: f for f in method.functions}
     _bind_numbers(s, sizes, hyper or {})
+    s.facts = _facts(s)
     _bind_site(s, has_bias)
     for step in method.body:
         run_step(s, step)
@@ -70,9 +72,22 @@ def elaborate(method: Method, sizes: Mapping[str, Any] | None = None, hyper: Map
     _after_backward(s)
     for name in list(s.learned):
         s.learned[name] = _with_start(s, s.learned[name])
+    _settle_requirements(s)
     declared = {p.name: s.learned[p.name] for p in method.parameters if p.name in s.learned}  # not by first use
     return Elaborated(method, s.g, output, penalty, declared, s.env, s.sizes, mentions, tuple(s.diagnostics),
                       tuple(s.history), tuple(s.requirements))
+
+
+def _settle_requirements(s: State) -> None:
+    """What was asked of a bare ``I`` before its size was known."""
+    open_ = tuple(s.requirements)
+    s.requirements.clear()
+    for condition in open_:
+        answer = decide(condition, s.facts)
+        if answer is None:
+            s.requirements.append(condition)
+        elif not answer:
+            outside(s, condition)
 
 
 def _after_backward(s: State) -> None:
@@ -159,6 +174,21 @@ def _bind_numbers(s: State, sizes: Mapping[str, Any] | None, hyper: Mapping[str,
             s.sizes[test.left.name], s.env[test.left.name] = value, s.g.const(value)
 
 
+def _facts(s: State) -> tuple[Any, ...]:
+    """What the relations say is ≥ 0 for all sizes: d − r of r ≤ d."""
+    found: list[Any] = []
+    for test in s.method.relations if not s.concrete else ():
+        if test.right is None or test.op not in ("≤", "<", "≥", ">", "="):
+            continue
+        left, right = dimension(s, test.left), dimension(s, test.right)
+        if not all(sp.sympify(x).is_integer for x in (left, right)):
+            continue
+        gap = right - left if test.op in ("≤", "<") else left - right
+        found.append(sp.expand(gap - (1 if test.op in ("<", ">") else 0)))
+        found += [-found[-1]] if test.op == "=" else []
+    return tuple(x for x in found if x != 0)
+
+
 def _halved(method: Method) -> set[str]:
     """Dimensions that a declared space halves: ℝ^{m/2} is only there for even m."""
     return {d.left.name for p in method.parameters for d in (*p.space.dims, *p.space.family)
@@ -208,10 +238,23 @@ def _bind_site(s: State, has_bias: bool | frozenset[str]) -> None:
 
 def _with_start(s: State, p: Learned) -> Learned:
     init = p.declaration.init
+    if p.declaration.seed is not None:
+        _seed(s, p.declaration.seed)
     if init is None:
         default = "zeros" if p.declaration.role == "learned" else "kaiming"
         return Learned(p.declaration, p.node, p.stored, Start(default))
     return Learned(p.declaration, p.node, p.stored, start_of(s, init, p.node.type))
+
+
+def _seed(s: State, seed: Term) -> None:
+    """A seed is a whole number that the header settles: no layer's sizes or tensors."""
+    node = term(s, seed)
+    hyper = {h.name for h in s.method.hyper if not h.knob}
+    if node.op != "const" or any(str(x) not in hyper for x in sp.sympify(node.value).free_symbols):
+        if node.type.kind != "unknown":
+            report(s, "E310", "a seed is a number of the header, or one as it stands", seed.span, "seed = 0")
+    else:
+        hold(s, Condition(node.value, None, seed.span), "a seed")
 
 
 def start_of(s: State, init: Term, type_: Type) -> Start:
@@ -220,13 +263,13 @@ def start_of(s: State, init: Term, type_: Type) -> Start:
         case Number(value):
             return Start("zeros") if value == 0 else Start("ones") if value == 1 else Start("constant", (value,))
         case Var(name) if name in INITIALISERS and name not in s.env:
-            return Start(name)
+            return _drawn(s, Start(name), type_, init)
         case Call(name, args) if name in WRAPPERS and len(args) == 1:
             inner = start_of(s, args[0], type_)
             if inner.kind is not None:
                 return Start(inner.kind, inner.numbers, (name, *inner.wrappers))
         case Call(name, args) if name in INITIALISERS:
-            return Start(name, tuple(number_of(s, a) for a in args))
+            return _drawn(s, Start(name, tuple(number_of(s, a) for a in args)), type_, init)
         case _:
             pass
     node = term(s, init)
@@ -237,6 +280,20 @@ def start_of(s: State, init: Term, type_: Type) -> Start:
             report(s, "E301", f"the start has the shape {node.type}, the declaration says {type_}", init.span)
         node = _free(s, node, type_)
     return Start(node=node)
+
+
+def _drawn(s: State, start: Start, type_: Type, init: Term) -> Start:
+    """A named start, and what it asks: a spread ≥ 0, ends in order, rows to be orthonormal."""
+    match start.kind, start.numbers:
+        case "normal" | "trunc_normal", (*_, spread):
+            hold(s, Condition(0, spread, init.span), "the standard deviation")
+        case "uniform", (low, high):
+            hold(s, Condition(low, high, init.span), "the ends of uniform")
+        case "orthogonal", () if type_.kind != "unknown" and len(type_.shape) < 2:
+            report(s, "E301", f"only a matrix starts orthonormal, this is {type_}", init.span, "init = kaiming")
+        case _:
+            pass
+    return start
 
 
 def _fits_each(start: Type, type_: Type) -> bool:
@@ -276,6 +333,9 @@ def _says_bias(method: Method) -> bool:
 def _output(s: State) -> tuple[Node, bool]:
     name = s.method.output
     value = s.env.get(name)
+    if value is None and s.pending.get(name):
+        report(s, "E305", f"{name} is defined by writes to its parts outside of a loop over them",
+               s.pending[name][0].span, f"{name} ← …, or {name} ← zeros(…) to write into")
     if value is None:  # the resolver has said so, or the statement that assigns it is wrong
         return s.g.node("missing", (), (), UNKNOWN), True
     mentions = _says_bias(s.method)

@@ -131,7 +131,9 @@ class Evaluation:
             case t.Call(function="range", args=args):
                 ends = [self.number(a) for a in args]
                 if not all(isinstance(e, int) for e in ends):
-                    raise refuse("E307", f"range takes whole numbers, not {', '.join(map(str, ends))}", domain.span)
+                    raise refuse("E501", f"range takes whole numbers, not {', '.join(map(str, ends))}", domain.span)
+                if ends[-1] < (ends[0] if len(ends) == 2 else 0):
+                    raise refuse("E501", f"a range goes upwards, not to {ends[-1]}", domain.span)
                 values = range(*(int(e) for e in ends))
                 if len(values) > LONGEST_LOOP:
                     raise refuse("E307", f"a loop of {len(values)} steps is too long", domain.span)
@@ -183,18 +185,23 @@ class Evaluation:
     def size(self, term: t.Term) -> int:
         found = self.number(term)
         if not isinstance(found, int) or found < 0:
-            raise refuse("E309", f"a size is a whole number ≥ 0, this is {found}", term.span)
+            raise refuse("E501", f"a size is a whole number ≥ 0, this is {found}", term.span)
         return found
 
     def index(self, term: t.Term | t.Range) -> d.Index:
         """One item of an index."""
         if isinstance(term, t.Range):
-            ends = [None if e is None else self.whole(e) for e in (term.start, term.stop, term.step)]
-            return slice(*ends)
+            start, stop = (None if e is None else self.place(e) for e in (term.start, term.stop))
+            between: slice = slice(start, stop, None if term.step is None else self.whole(term.step))
+            return between
         found = self.term(term)
         if isinstance(found, Value) and found.is_index and found.rank == 1:
             return found.tensor
-        return self.whole(term)
+        return self.place(term)
+
+    def place(self, term: t.Term) -> int | d.FromEnd:
+        """A whole number; one that is written with a minus in front counts from the end."""
+        return d.FromEnd(self.whole(term)) if t.counts_back(term) else self.whole(term)
 
     def whole(self, term: t.Term) -> int:
         found = self.number(term)
@@ -289,7 +296,7 @@ class Evaluation:
             total = part if total is None else d.add(total, part)
         self.restore(kept)
         if total is None:
-            raise refuse("E307", "this sum runs over nothing", domain.span)
+            raise refuse("E501", "this sum runs over nothing", domain.span)
         return total
 
     def blocks(self, rows: list[list[Datum]]) -> Value:
@@ -329,7 +336,10 @@ class Evaluation:
         if name in _OF_NUMBERS:
             return self.of_numbers(name, term)
         if name in K.INDEX_SETS:
-            made = K.INDEX_SETS[name](*(self.size(a) for a in term.args)).to(self.site.device)
+            numbers = [self.size(a) for a in term.args]
+            if name in ("tree", "neighbours") and numbers[0] < 1:
+                raise refuse("E501", f"{name}({numbers[0]}): nothing to turn", term.span)
+            made = K.INDEX_SETS[name](*numbers).to(self.site.device)
             return Value(made, made.dim())
         return self.operator(name, term)
 
@@ -435,6 +445,8 @@ class Evaluation:
             case "detach":
                 return replace(e, tensor=e.tensor.detach())
             case "drop":
+                if not 0 <= self.number(args[1]) <= 1:
+                    raise refuse("E501", "a probability lies between 0 and 1", term.span)
                 return e  # the reference is what is computed in evaluation, where nothing is dropped
             case _:
                 raise refuse("E203", f"{name} has no meaning here", term.span)

@@ -6,17 +6,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import sympy as sp
 
 from padp.compiler.algebra import open_size
+from padp.compiler.dims import lower, show
 from padp.compiler.ir import Node, walk
 from padp.compiler.scope import walk as walk_terms
-from padp.compiler.sizes import symbolic, text
+from padp.compiler.sizes import calculated, symbolic, text
 from padp.compiler.state import Elaborated
-from padp.compiler.terms import Method, SpaceTerm, Test, Var
+from padp.compiler.terms import Method, SpaceTerm, Test, Text, Var
 from padp.dsl.diagnostics import Diagnostic, Related
 
 
@@ -29,48 +30,73 @@ def infeasible(method: Method, typed: Elaborated, free: bool) -> list[Diagnostic
 # ---------------------------------------------------------------- E308
 
 
-def _contradictory(method: Method) -> Iterator[Diagnostic]:
-    """A relation that cannot hold, or two that cannot hold together."""
-    names = {n.name for t in method.relations for n in walk_terms(t) if isinstance(n, Var)}
-    env = {n: sp.Symbol(n, integer=True, positive=True) for n in names}
-    for test in method.relations:  # n = 2·b: n is even
-        if test.op == "=" and isinstance(test.left, Var) and test.right is not None:
-            value = symbolic(test.right, env)
-            if env[test.left.name] not in value.free_symbols:
-                env = {**env, test.left.name: value}
+def _contradictory(method: Method) -> list[Diagnostic]:
+    """Relations that cannot hold, or not together; then those that the defaults of the hyperparameters break."""
+    return list(_conflicts(method, {})) or list(_conflicts(method, defaults(method)))
+
+
+def defaults(method: Method) -> dict[str, Any]:
+    """The numbers that hyperparameters have when nobody gives them others."""
+    found = {h.name: calculated(h.default, {}) for h in method.hyper
+             if h.default is not None and not h.knob and not isinstance(h.default, Text)}
+    return {name: lower(value) for name, value in found.items() if value is not None and value.is_number}
+
+
+def _conflicts(method: Method, numbers: Mapping[str, Any]) -> Iterator[Diagnostic]:
+    """E308 for each relation that is false for all sizes, given the equations before it and some numbers."""
+    names = {n.name for t in method.relations for n in walk_terms(t) if isinstance(n, Var)} - {"π"}
+    env: dict[str, Any] = {n: numbers.get(n, sp.Symbol(n, integer=True, positive=True)) for n in names}
+    defined: dict[str, Test] = {}
+    for test in (t for t in method.relations if t.op == "="):
+        unknown = _defined_by(test, env)
+        if unknown is not None:  # n = 2·b: n is even
+            name, value = unknown
+            env = {k: sp.sympify(v).subs(sp.Symbol(name, integer=True, positive=True), value) for k, v in env.items()}
+            defined[name] = test
     for k, one in enumerate(method.relations):
-        if _false(one, env):
-            uses = {n.name for n in walk_terms(one) if isinstance(n, Var)}
-            others = [t for t in method.relations if t is not one and t.op == "=" and isinstance(t.left, Var)
-                      and t.left.name in uses]
-            yield Diagnostic("E308", f"no sizes satisfy {' and '.join(_shown(t) for t in (*others, one))}", one.span,
-                             method.source, tuple(Related(t.span, "with this one") for t in others), (),
-                             "leave the relation out, or correct it")
+        uses = {n.name for n in walk_terms(one) if isinstance(n, Var)}
+        if one not in defined.values() and _false(one, env):
+            others = [t for n, t in defined.items() if n in uses]
+            yield _impossible(method, f"no sizes satisfy {' and '.join(_shown(t) for t in (*others, one))}", one,
+                              others, {n: v for n, v in numbers.items() if n in uses})
             continue
         for other in method.relations[:k]:
             if _exclude(one, other, env):
-                yield Diagnostic("E308", f"no sizes satisfy both {_shown(other)} and {_shown(one)}", one.span,
-                                 method.source, (Related(other.span, "the other one"),), (),
-                                 "leave one of the relations out")
+                yield _impossible(method, f"no sizes satisfy both {_shown(other)} and {_shown(one)}", one, [other],
+                                  {n: v for n, v in numbers.items() if n in uses})
+
+
+def _defined_by(test: Test, env: Mapping[str, Any]) -> tuple[str, Any] | None:
+    """The size that an equation gives, and its value: of n = b·k, n."""
+    assert test.right is not None
+    left, right = (sp.sympify(symbolic(side, env)) for side in (test.left, test.right))
+    for side, value in ((left, right), (right, left)):
+        if isinstance(side, sp.Symbol) and side not in value.free_symbols:
+            return side.name, value
+    return None
+
+
+def _impossible(method: Method, said: str, one: Test, others: Sequence[Test], numbers: Mapping[str, Any]) -> Diagnostic:
+    usual = "".join(f"{', ' if k else ''}{n} is {show(v)}" for k, (n, v) in enumerate(sorted(numbers.items())))
+    return Diagnostic("E308", said + (f" by default: {usual}" if usual else ""), one.span, method.source,
+                      tuple(Related(t.span, "with this one") for t in others), (),
+                      "another default, or no relation" if usual else "leave the relation out, or correct it")
 
 
 def _shown(test: Test) -> str:
     return f"{text(test.left)} {test.op} {text(test.right)}".strip()
 
 
-def _false(test: Test, env: dict[str, Any]) -> bool:
+def _false(test: Test, env: Mapping[str, Any]) -> bool:
     """Whether a relation holds for no positive whole numbers."""
-    own = {n: sp.Symbol(n, integer=True, positive=True) for n in env} if test.op == "=" else env
-    left = sp.sympify(symbolic(test.left, own))
-    if test.op == "even":
-        return left.is_odd is True
-    if test.op == "odd":
-        return left.is_even is True
+    left = sp.sympify(symbolic(test.left, env))
+    if test.op in ("even", "odd"):
+        return left.is_integer is False or (left.is_odd if test.op == "even" else left.is_even) is True
     assert test.right is not None
-    gap = sp.expand(left - symbolic(test.right, own))
+    gap = sp.expand(left - symbolic(test.right, env))
     match test.op:
         case "=":
-            return gap.is_zero is False and (gap.is_positive is True or gap.is_negative is True)
+            return gap.is_positive is True or gap.is_negative is True or _no_whole_solution(gap)
         case "≠":
             return gap.is_zero is True
         case "<":
@@ -81,22 +107,43 @@ def _false(test: Test, env: dict[str, Any]) -> bool:
             return gap.is_nonpositive is True
         case "≥":
             return gap.is_negative is True
+        case _:
+            raise AssertionError(test.op)
 
 
-def _exclude(one: Test, other: Test, env: dict[str, Any]) -> bool:
-    """Whether two relations about the same difference contradict each other."""
+def _no_whole_solution(gap: Any) -> bool:
+    """Whether a·k + c = 0 has no positive whole k."""
+    names = list(gap.free_symbols)
+    if len(names) != 1 or not gap.is_polynomial(names[0]) or sp.degree(gap, names[0]) != 1:
+        return False
+    solution = -gap.coeff(names[0], 0) / gap.coeff(names[0], 1)
+    return not (solution.is_Integer and solution > 0)
+
+
+def _exclude(one: Test, other: Test, env: Mapping[str, Any]) -> bool:
+    """Whether two relations contradict each other: about the same difference, or by what their sum says."""
     if {one.op, other.op} == {"even", "odd"}:
         return bool(sp.expand(symbolic(one.left, env) - symbolic(other.left, env)) == 0)
     if one.right is None or other.right is None:
         return False
-    plain = {n: sp.Symbol(n, integer=True, positive=True) for n in env}
-    a = sp.expand(symbolic(one.left, plain) - symbolic(one.right, plain))
-    c = sp.expand(symbolic(other.left, plain) - symbolic(other.right, plain))
+    a = sp.expand(symbolic(one.left, env) - symbolic(one.right, env))
+    c = sp.expand(symbolic(other.left, env) - symbolic(other.right, env))
+    if a == 0 or c == 0:
+        return False
+    if any((x + y).is_negative is True for x in _at_least_zero(one.op, a) for y in _at_least_zero(other.op, c)):
+        return True
     if a == c:
         return not _SIGNS[one.op] & _SIGNS[other.op]
     if a == -c:
         return not _SIGNS[one.op] & {-x for x in _SIGNS[other.op]}
     return False
+
+
+def _at_least_zero(op: str, gap: Any) -> tuple[Any, ...]:
+    """What is ≥ 0 when ``gap op 0`` holds of whole numbers."""
+    if not gap.is_integer:
+        return ()
+    return {"=": (gap, -gap), "≤": (-gap,), "<": (-gap - 1,), "≥": (gap,), ">": (gap - 1,)}.get(op, ())
 
 
 _SIGNS = {"=": {0}, "≠": {-1, 1}, "<": {-1}, "≤": {-1, 0}, ">": {1}, "≥": {0, 1}}
@@ -111,7 +158,7 @@ def _undetermined(method: Method) -> Iterator[Diagnostic]:
     known = {h.name for h in method.hyper}
     for bound in method.bound:
         known |= _sizes(bound.space)
-    known |= set(_assigned(method))
+    known |= set(_assigned(method)) | {"π"}
     relations = [t for t in method.relations if t.op == "=" and t.right is not None]
     changed = True
     while changed:
@@ -129,6 +176,19 @@ def _undetermined(method: Method) -> Iterator[Diagnostic]:
             relation = "" if name in related else f", or a relation, where n = {'k' if name == 'b' else 'b'}·{name}"
             yield Diagnostic("E309", f"nothing determines the size `{name}` of `{p.name}`", p.span, method.source,
                              suggestion=f"give it a value in the header, {method.name}({name} = 8){relation}")
+    for test in method.relations:
+        for name in sorted(related - known - told):
+            if any(isinstance(n, Var) and n.name == name for n in walk_terms(test)):
+                told.add(name)
+                yield Diagnostic("E309", f"nothing determines `{name}` in {_shown(test)}", test.span, method.source,
+                                 suggestion=f"give it a value in the header, {method.name}({name} = 8)")
+
+
+def nobody_gives(method: Method) -> Iterator[Diagnostic]:
+    """N405 for the sizes of a block without a header that no layer and no relation gives."""
+    for d in _undetermined(method):
+        yield Diagnostic("N405", f"{d.message}: this block can be checked, and not attached", d.span, method.source,
+                         suggestion="a header, adapter NAME(r = 8) on linear(W ∈ ℝ^{m×n})")
 
 
 def _open_identities(typed: Elaborated) -> Iterator[Diagnostic]:

@@ -17,6 +17,7 @@ import sympy as sp
 from padp.compiler import build as b
 from padp.compiler.algebra import open_size, settle, summed
 from padp.compiler.build import Mismatch
+from padp.compiler.conditions import Condition
 from padp.compiler.dims import lower, same, show
 from padp.compiler.ir import UNKNOWN, Axis, Node, Type, depends, walk
 from padp.compiler.meanings import (
@@ -26,8 +27,9 @@ from padp.compiler.meanings import (
     index,
     inside,
     loop_variables,
+    need,
     parameter,
-    require,
+    places,
     space_type,
     term,
 )
@@ -90,8 +92,9 @@ def _several(s: State, t: Term, count: int) -> tuple[Node, ...]:
 
 def _write(s: State, step: Write) -> None:
     value = term(s, step.value)
-    items = tuple(i if isinstance(i, Range) else term(s, i) for i in step.items)
     existing = s.env.get(step.name) or parameter(s, step.name)
+    items = tuple(i if isinstance(i, Range) else term(s, i) for i in step.items) if existing is None else \
+        tuple(places(s, existing, step.items))
     if step.name in s.pending or existing is None:
         s.pending.setdefault(step.name, []).append(PendingWrite(items, value, step.span))
         return
@@ -131,10 +134,11 @@ def _splice(s: State, base: Node, items: Sequence[Any], op: str, value: Node) ->
     size = axes[position]
     if isinstance(item, Node):
         if item.op != "const":
-            if s.in_loop and not s.concrete and b.fits(value.type.item, (*base.type.item[:position],
-                                                                         *base.type.item[position + 1:])):
+            rest = (*base.type.item[:position], *base.type.item[position + 1:])
+            if s.in_loop and not s.concrete and item.op in ("iota", "column") and b.fits(value.type.item, rest):
                 return s.g.node("write", (base, value, item), (position,), base.type)  # unrolled when sizes are known
-            raise Mismatch("a row index must be a number here", "E305")
+            raise Mismatch("the place of a row that is written is known from the sizes: a number, or a loop's index",
+                           "E305", "single entries, M[j,k] ← …, or scatter")
         low = inside(s, item, size).value
         high = lower(low + 1)
         if value.type.rank == 1 and base.type.rank == 2:
@@ -142,7 +146,6 @@ def _splice(s: State, base: Node, items: Sequence[Any], op: str, value: Node) ->
                 s.g.node("column_of", (value,), (), b.typed((value.type.item[0], 1), value))
     else:
         low, high = bounds(s, item, size)
-    require(s, high, size, s.g.span)
     piece = b.slice_(s.g, base, -axis, low, high)
     if op == "+=":
         value = summed(s, [piece, value])
@@ -180,23 +183,24 @@ def _loop(s: State, loop: Loop) -> None:
             bind(s, name, s.g.node("undetermined", (), (name, loop.span.start), UNKNOWN), loop.span)
         return
     start, count, set_ = found
-    if isinstance(count, int) and count == 0:
-        return
     carried = [n for n in sorted(_assigned(loop.body)) if n in s.env or parameter(s, n) is not None]
+    if carried and count == 0:
+        return
     if not carried:
         _independent(s, loop, start, count, set_)
         return
     before, kept = dict(s.env), len(s.diagnostics)
-    history = len(s.history)
+    history, asked = len(s.history), len(s.requirements)
     folded = _chain(s, loop, carried, start, count, set_)
     if folded is None and s.concrete:
         s.env = before
-        del s.diagnostics[kept:], s.history[history:]
+        del s.diagnostics[kept:], s.history[history:], s.requirements[asked:]
         _unroll(s, loop, start, count, set_)
 
 
 def _independent(s: State, loop: Loop, start: Any, count: Any, set_: Node | None) -> None:
     outer, axis = dict(s.env), s.g.axis(count, set_)
+    need(s, Condition(1, count, loop.domain.span))
     waiting = s.pending
     s.pending = {k: [] for k in waiting}
     loop_variables(s, loop.variables, axis, start, set_, loop.span)

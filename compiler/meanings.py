@@ -12,9 +12,11 @@ import sympy as sp
 
 from padp.compiler import build as b
 from padp.compiler import operators
-from padp.compiler.algebra import arithmetic, as_matrix, inverted, negated, norm, power
+from padp.compiler.algebra import arithmetic, as_matrix, inverted, is_open, negated, norm, power
+from padp.compiler.asks import asked, reach
 from padp.compiler.build import Mismatch
-from padp.compiler.dims import lower, product, same, show, symbol
+from padp.compiler.conditions import Condition, decide
+from padp.compiler.dims import lower, same, show, symbol
 from padp.compiler.ir import OPEN, UNKNOWN, Axis, Node, Type
 from padp.compiler.state import Learned, NeedCases, Start, State, report
 from padp.compiler.terms import (
@@ -38,6 +40,7 @@ from padp.compiler.terms import (
     Text,
     Transpose,
     Var,
+    counts_back,
 )
 from padp.dsl.diagnostics import Related
 from padp.dsl.limits import MAX_CALLS
@@ -284,22 +287,50 @@ def _block(s: State, rows: tuple[tuple[Term, ...], ...]) -> Node:
 
 
 def bounds(s: State, r: Range, size: Any) -> tuple[Any, Any]:
+    """Where a slice begins and ends in an axis: 0 ≤ start ≤ stop ≤ size."""
     def end(t: Term | None, default: Any) -> Any:
         if t is None:
             return default
         value = dimension(s, t)
-        negative = value < 0 if isinstance(value, int) else value.is_negative
-        return lower(size + value) if negative else value
+        need(s, Condition(value, None, t.span))
+        return lower(_known(size, t) + value) if counts_back(t) else value
 
     start, stop = end(r.start, 0), end(r.stop, size)
-    if isinstance(start, int) and isinstance(stop, int) and start > stop:
-        raise Mismatch(f"the slice {start}:{stop} is empty backwards", "E305")
-    require(s, start, stop, s.g.span)
+    require(s, 0, start, s.g.span)
+    if _refuted(s, Condition(start, stop, s.g.span)):
+        raise Mismatch(f"the slice {show(start)}:{show(stop)} is empty backwards", "E501" if s.concrete else "E305")
+    require(s, stop, size, s.g.span)
     return start, stop
 
 
+def place(s: State, t: Term, size: Any) -> Node:
+    """One index of an axis, from 0 also where it is written to count from the end."""
+    node = term(s, t)
+    if not counts_back(t) or node.op not in ("const", "iota"):
+        return node
+    if node.op == "const":
+        return s.g.const(lower(_known(size, t) + node.value))
+    axis, step, first = node.attrs
+    return s.g.node("iota", (), (axis, step, lower(_known(size, t) + first)), node.type)
+
+
+def _known(size: Any, t: Term) -> Any:
+    """The length of an axis that an index counts back from."""
+    if is_open(size):
+        raise Mismatch("this I has no size yet, and a negative index counts from the end", "E305",
+                       "eye(n) has a size from the start")
+    return size
+
+
+def places(s: State, base: Node, items: Sequence[Term | Range]) -> list[Node | Range]:
+    """The items of an index, each as it stands in its axis."""
+    shape = base.type.family + base.type.item if base.type.kind != "unknown" else ()
+    return [i if isinstance(i, Range) else place(s, i, shape[k]) if k < len(shape) else term(s, i)
+            for k, i in enumerate(items)]
+
+
 def _item(s: State, t: Item, base: Node, items: Sequence[Term | Range]) -> Node:
-    nodes: list[Any] = [i if isinstance(i, Range) else term(s, i) for i in items]
+    nodes: list[Any] = places(s, base, items)
     if isinstance(t.base, Var):
         declared = next((p for p in s.method.parameters if p.name == t.base.name), None)
         if declared is not None and declared.space.index is not None and all(
@@ -327,8 +358,9 @@ def index(s: State, base: Node, items: Sequence[Any]) -> Node:
             step = dimension(s, item.step) if item.step is not None else 1
             if not (step >= 1 if isinstance(step, int) else step.is_positive and step.is_integer):
                 raise Mismatch("the step of a slice is a whole number ≥ 1", "E305")
+            if is_open(size) and (item.start, item.stop) != (None, None):
+                raise Mismatch("this I has no size yet, and only single entries of it can be read", "E309", "eye(n)")
             low, high = bounds(s, item, size)
-            require(s, high, size, s.g.span)
             result = b.slice_(s.g, result, -(axis - _removed(items, position)), low, high, step)
             continue
         result = b.take(s.g, result, inside(s, item, size), axis - _removed(items, position))
@@ -340,24 +372,29 @@ def index(s: State, base: Node, items: Sequence[Any]) -> Node:
 
 
 def inside(s: State, item: Node, size: Any) -> Node:
-    """An index of an axis of ``size`` entries, from 0; a negative number counts from the end."""
+    """An index of an axis of ``size`` entries, from 0: whole numbers, the least ≥ 0, the greatest below ``size``."""
     if item.op == "const":
-        value = item.value
-        if isinstance(value, int) and value < 0:
-            value = lower(size + value)
-        if not isinstance(value, (int, sp.Expr)) or (isinstance(value, sp.Expr) and not value.is_integer):
-            raise Mismatch(f"an index is a whole number, this is {show(value)}", "E305")
-        require(s, 0, value, s.g.span)
-        require(s, lower(value + 1), size, s.g.span)
-        return s.g.const(value)
-    if item.type.kind != "index":
+        if isinstance(item.value, (int, sp.Expr)):
+            need(s, Condition(item.value, None, s.g.span))
+        elif not isinstance(item.value, int):
+            raise Mismatch(f"an index is a whole number, this is {show(item.value)}", "E305")
+        lowest, after = item.value, lower(item.value + 1)
+    elif item.type.kind != "index":
         raise Mismatch(f"an index is a number, a loop index or an index vector; this is {item.type}", "E305")
-    if item.op == "iota":
+    elif item.op == "iota":
         axis, step, first = item.attrs
+        if axis.size == 0:
+            return item
+        for value in (step, first):
+            need(s, Condition(value, None, s.g.span))
         last = lower(first + step * (axis.size - 1))
         lowest, highest = (last, first) if sp.sympify(step).is_negative else (first, last)
-        require(s, 0, lowest, s.g.span)
-        require(s, lower(highest + 1), size, s.g.span)
+        after = lower(highest + 1)
+    else:
+        lowest, after = 0, reach(item)[0]
+    require(s, 0, lowest, s.g.span)
+    if after is not None:
+        require(s, after, size, s.g.span)
     return item
 
 
@@ -371,6 +408,7 @@ def _sum_over(s: State, t: SumOver) -> Node:
     if found is None:
         return s.g.node("undetermined", (), (t.span.start,), UNKNOWN)
     start, count, set_ = found
+    need(s, Condition(1, count, t.domain.span))  # a sum of nothing has no shape
     axis = s.g.axis(count, set_)
     kept = {n: s.env.get(n) for n in t.indices}
     loop_variables(s, t.indices, axis, start, set_, t.span)
@@ -413,10 +451,9 @@ def call(s: State, t: Call) -> Node | tuple[Node, ...]:
         outputs = {"svd": 3, "qr": 2}.get(name, 1)
         made = b.opaque(s.g, f"call:{name}", *args)
         return made if outputs == 1 else tuple(s.g.node("part", (made,), (k,), UNKNOWN) for k in range(outputs))
-    result = entry.make(s.g, args, kwargs)
-    if isinstance(result, Node):
-        _enough_places(s, result)
-    return result
+    for condition in asked(name, args, kwargs, s.g.span):
+        need(s, condition, f"{name}: ")
+    return entry.make(s.g, args, kwargs)
 
 
 def _after_backward(s: State, name: str, args: tuple[Node, ...]) -> Node:
@@ -429,18 +466,6 @@ def _after_backward(s: State, name: str, args: tuple[Node, ...]) -> Node:
     if name == "keep" and not b.unknown(*args[:2]) and not b.fits(value.type.shape, args[1].type.shape):
         raise Mismatch(f"keep needs a score for each entry: {args[1].type} does not fit {value.type}")
     return s.g.node(name, args, (), value.type)
-
-
-def _enough_places(s: State, chosen: Node) -> None:
-    """No more different places are asked of a matrix than it has."""
-    match chosen.op:
-        case "sample":
-            m, n, count, _ = chosen.attrs
-            require(s, count, lower(m * n), s.g.span)
-        case "largest":
-            require(s, chosen.attrs[0], product(chosen.args[0].type.item), s.g.span)
-        case _:
-            pass
 
 
 def _tuple(s: State, t: Term) -> Node:
@@ -492,6 +517,9 @@ def space_type(s: State, space: SpaceTerm) -> Type:
 def _whole(s: State, d: Term) -> Any:
     """A declared dimension; with sizes it must come out as a whole number ≥ 0."""
     value = dimension(s, d)
+    if not s.concrete:
+        for condition in (Condition(value, None, d.span), Condition(0, value, d.span)):
+            hold(s, condition, "the dimension")
     if s.concrete and not (isinstance(value, int) and value >= 0):
         from padp.compiler.sizes import text
 
@@ -512,6 +540,8 @@ def parameter(s: State, name: str) -> Node | None:
     if declaration is None:
         return None
     type_ = space_type(s, declaration.space)
+    if declaration.space.kind == "St" and type_.rank == 2:
+        hold(s, Condition(type_.item[0], type_.item[1], declaration.space.span), "orthonormal rows")
     kept, s.g.span = s.g.span, declaration.span
     leaf = s.g.node("param", (), (name, declaration.role), type_)
     node = leaf
@@ -523,18 +553,43 @@ def parameter(s: State, name: str) -> Node | None:
     return node
 
 
+def need(s: State, condition: Condition, what: str = "") -> None:
+    """Settled now where it can be, carried to the sizes otherwise; ``Mismatch`` for what no sizes satisfy."""
+    if _refuted(s, condition):
+        raise Mismatch(what + broken(condition), "E501" if s.concrete else "E308")
+
+
 def require(s: State, left: Any, right: Any, span: Span) -> None:
-    """left ≤ right, for an index or a slice to stay inside its axis: settled now where it can be, carried to the sizes
-    otherwise."""
-    room = right - left if isinstance(left, int) and isinstance(right, int) else sp.sympify(right) - sp.sympify(left)
-    if room >= 0 if isinstance(room, int) else room.is_nonnegative:
-        return
-    if isinstance(room, int) or room.is_negative:
-        report(s, "E501" if s.concrete else "E305",
-               f"outside of its axis: {show(left)} ≤ {show(right)} does not hold", span,
-               "indices count from 0 to the length of their axis less 1")
-        return
-    s.requirements.append((left, right, span))
+    """left ≤ right, for an index or a slice to stay inside its axis; reported, and read on."""
+    condition = Condition(left, right, span)
+    if _refuted(s, condition):
+        outside(s, condition)
+
+
+def hold(s: State, condition: Condition, what: str) -> None:
+    """The same for a declared space."""
+    if _refuted(s, condition):
+        report(s, "E501" if s.concrete else "E308", f"{what}: {broken(condition)}", condition.span)
+
+
+def _refuted(s: State, condition: Condition) -> bool:
+    answer = decide(condition, s.facts)
+    if answer is None and condition not in s.requirements:
+        s.requirements.append(condition)
+    return answer is False
+
+
+def outside(s: State, condition: Condition) -> None:
+    """E305, at known sizes E501: an index that leaves its axis."""
+    report(s, "E501" if s.concrete else "E305", f"outside of its axis: {broken(condition)}", condition.span,
+           "indices count from 0 to the length of their axis less 1")
+
+
+def broken(condition: Condition) -> str:
+    """How a condition is told that no sizes satisfy."""
+    if condition.right is None:
+        return f"{show(condition.left)} is not a whole number"
+    return f"{show(condition.left)} ≤ {show(condition.right)} does not hold"
 
 
 def domain(s: State, t: Term, span: Span) -> tuple[Any, Any, Node | None] | None:
@@ -544,6 +599,9 @@ def domain(s: State, t: Term, span: Span) -> tuple[Any, Any, Node | None] | None
         if any(isinstance(v, sp.Symbol) and v.name.startswith(MISTAKEN) for v in values):
             return None
         start, stop = (0, values[0]) if len(values) == 1 else (values[0], values[1])
+        for value in values:
+            need(s, Condition(value, None, t.span))
+        need(s, Condition(start, stop, t.span))
         return start, lower(stop - start), None
     node = term(s, t)
     if node.type.kind == "unknown":

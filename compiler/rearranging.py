@@ -34,7 +34,7 @@ def _take(p: Planner, node: Node) -> Low:
         return p.view("select", low, (-back, index.value), node.type)
     if index.type.rank == 0 and len(index.type.loops) == 1 and index.type.loops[0] in low.type.loops:
         return _take_along(p, low, back, p.value(index), node)
-    if index.op == "iota":
+    if index.op == "iota" and index.attrs[1] > 0:  # one that runs backwards, v_{r-1-i}, is gathered
         axis, step, first = index.attrs
         return _loop_from_axis(p, low, back, axis, step, first, node)
     last = back == 1 and a.type.rank == 1
@@ -76,10 +76,8 @@ def _loop_from_axis(p: Planner, low: Low, back: int, axis: Axis, step: int, firs
     if step == 1:
         if first != 0 or size != axis.size:
             low = p.view("narrow", low, (-back, first, axis.size), low.type)
-    elif step > 0:
-        low = p.view("slice_step", low, (-back, first, first + step * (axis.size - 1) + 1, step), low.type)
     else:
-        raise b.Mismatch("an index that runs backwards", "E302")
+        low = p.view("slice_step", low, (-back, first, first + step * (axis.size - 1) + 1, step), low.type)
     return _move_to_loops(p, low, back, node)
 
 

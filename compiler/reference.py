@@ -139,6 +139,9 @@ class Reference:
             if not isinstance(length, int) or length < 0:
                 raise refuse("E501", f"`{p.name}` would have an axis of length {length}", p.span,
                              source=self.method.source)
+        if p.space.kind == "St" and lengths[-2] > lengths[-1]:
+            raise refuse("E501", f"`{p.name}` would have {lengths[-2]} orthonormal rows of {lengths[-1]} numbers",
+                         p.span, source=self.method.source)
         return tuple(int(length) for length in lengths)
 
     def base(self) -> Environment:

@@ -135,7 +135,8 @@ def solve(method: Method, known: Mapping[str, int], hyper: Mapping[str, Any], wh
     if missing and not problems:
         problems.append(Diagnostic(
             "E309", f"{', '.join(missing)}: no relation determines {'it' if len(missing) == 1 else 'them'}{_at(where)}",
-            method.span, method.source, suggestion=f"a relation, as in  where n = {missing[0]}·k"))
+            method.span, method.source, suggestion=f"a value in the header, {method.name}({missing[0]} = 8), or a "
+            f"relation, as in  where n = {missing[0]}·k"))
     if problems:
         raise PadpError(problems)
     named = {h.name for h in method.hyper}
@@ -153,14 +154,18 @@ def _at(where: str) -> str:
 
 
 def _check(method: Method, test: Test, env: Mapping[str, Any], where: str) -> Diagnostic | None:
+    return _broken(method, test, env, where, None) if holds(test, env) is False else None
+
+
+def holds(test: Test, env: Mapping[str, Any]) -> bool | None:
+    """Whether a relation is kept; None where a name in it is not known."""
     left = symbolic(test.left, env)
     right = symbolic(test.right, env) if test.right is not None else None
     if left.free_symbols or (right is not None and right.free_symbols):
         return None
-    holds = {"=": lambda: sp.Eq(left, right), "≠": lambda: sp.Ne(left, right), "<": lambda: left < right,
-             "≤": lambda: left <= right, ">": lambda: left > right, "≥": lambda: left >= right,
-             "even": lambda: sp.Eq(left % 2, 0), "odd": lambda: sp.Eq(left % 2, 1)}[test.op]()
-    return None if bool(holds) else _broken(method, test, env, where, None)
+    return bool({"=": lambda: sp.Eq(left, right), "≠": lambda: sp.Ne(left, right), "<": lambda: left < right,
+                 "≤": lambda: left <= right, ">": lambda: left > right, "≥": lambda: left >= right,
+                 "even": lambda: sp.Eq(left % 2, 0), "odd": lambda: sp.Eq(left % 2, 1)}[test.op]())
 
 
 def _broken(method: Method, test: Test, env: Mapping[str, Any], where: str, extra: str | None) -> Diagnostic:

@@ -11,6 +11,7 @@ from typing import Any
 
 import sympy as sp
 
+from padp.compiler.conditions import Condition
 from padp.compiler.ir import Graph, Node
 from padp.compiler.terms import Method, Parameter, Range, SpaceTerm, Test
 from padp.dsl.diagnostics import Diagnostic, Related
@@ -62,7 +63,7 @@ class Elaborated:
     mentions_bias: bool
     diagnostics: tuple[Diagnostic, ...] = ()
     history: tuple[tuple[str, Node, Span], ...] = ()
-    requirements: tuple[tuple[Any, Any, Span], ...] = ()
+    requirements: tuple[Condition, ...] = ()
 
 
 @dataclass
@@ -85,7 +86,8 @@ class State:
     pending: dict[str, list[PendingWrite]] = field(default_factory=dict)
     functions: dict[str, Any] = field(default_factory=dict)
     history: list[tuple[str, Node, Span]] = field(default_factory=list)
-    requirements: list[tuple[Any, Any, Span]] = field(default_factory=list)
+    requirements: list[Condition] = field(default_factory=list)
+    facts: tuple[Any, ...] = ()
     holes: int = 0
     depth: int = 0
     calls: int = 0

@@ -179,6 +179,21 @@ Term: TypeAlias = (
     | Choose | BlockTerm | Gradient
 )
 
+def counts_back(index: Term) -> bool:
+    """Whether an index is written with a minus in front, ``-1``, ``-k + 1``: then it counts from the end.
+
+    How an index is written says it, not its value, which the sizes decide: ``q - r`` counts from 0, and is refused
+    where it is negative.
+    """
+    match index:
+        case Negate():
+            return True
+        case Arith(op="+" | "-" | "·" | "*" | "/" | "//", left=left):
+            return counts_back(left)
+        case _:
+            return False
+
+
 # ---------------------------------------------------------------- declarations and statements
 
 

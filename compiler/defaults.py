@@ -1,0 +1,59 @@
+"""A program with its own defaults: what no layer can satisfy when nobody gives other hyperparameters.
+
+    by_default(method, typed) -> E308 for each condition on sizes that the numbers of the header break
+
+``B_{:,4}`` of B ∈ ℝ^{m×r} is right for some r, and wrong for the r = 4 that the header says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sympy as sp
+
+from padp.compiler.cases import Case
+from padp.compiler.conditions import Condition, decide, names_of
+from padp.compiler.dims import lower, show, written_out
+from padp.compiler.feasible import defaults
+from padp.compiler.sizes import both
+from padp.compiler.terms import Method
+from padp.dsl.diagnostics import Diagnostic
+
+
+def by_default(method: Method, typed: Sequence[Case]) -> list[Diagnostic]:
+    """What is open for all sizes and refuted with the defaults, each once; in every case of a conditional."""
+    numbers = defaults(method)
+    found: dict[str, Diagnostic] = {}
+    for condition in typed[0].typed.requirements if numbers else ():
+        if all(_refuted(condition, case, numbers) for case in typed):
+            found.setdefault(str(condition), _told(method, condition, numbers))
+    return list(found.values())
+
+
+def _refuted(condition: Condition, case: Case, numbers: Mapping[str, Any]) -> bool:
+    if all(str(condition) != str(other) for other in case.typed.requirements):
+        return False
+    return decide(Condition(with_numbers(condition.left, numbers),
+                            None if condition.right is None else with_numbers(condition.right, numbers),
+                            condition.span)) is False
+
+
+def with_numbers(value: Any, numbers: Mapping[str, Any]) -> Any:
+    """A formula with some of its names given numbers."""
+    value = written_out(sp.sympify(value))
+    return lower(value.subs({x: sp.sympify(numbers[str(x)]) for x in value.free_symbols if str(x) in numbers}))
+
+
+def _told(method: Method, condition: Condition, numbers: Mapping[str, Any]) -> Diagnostic:
+    used = {n: v for n, v in sorted(numbers.items()) if n in names_of([condition])}
+    usual = ", ".join(f"{n} is {show(v)}" for n, v in used.items())
+    left = written_out(sp.sympify(condition.left))
+    if condition.right is None:
+        said = f"{show(left)} must be a whole number, and is {show(with_numbers(left, numbers))} by default: {usual}"
+    else:
+        right = written_out(sp.sympify(condition.right))
+        sides = both((show(left), with_numbers(left, numbers)), (show(right), with_numbers(right, numbers)))
+        said = f"{show(left)} ≤ {show(right)} does not hold by default: {sides}"
+    return Diagnostic("E308", said, condition.span, method.source, suggestion="another default, or other sizes here",
+                      notes=(f"here {', '.join(f'{n} = {show(v)}' for n, v in used.items())}",))
