@@ -63,7 +63,7 @@ def _conflicts(method: Method, numbers: Mapping[str, Any]) -> Iterator[Diagnosti
         for other in method.relations[:k]:
             if _exclude(one, other, env):
                 yield _impossible(method, f"no sizes satisfy both {_shown(other)} and {_shown(one)}", one, [other],
-                                  {n: v for n, v in numbers.items() if n in uses})
+                                  {n: v for n, v in numbers.items() if n in uses}, "the other one")
 
 
 def _defined_by(test: Test, env: Mapping[str, Any]) -> tuple[str, Any] | None:
@@ -76,11 +76,13 @@ def _defined_by(test: Test, env: Mapping[str, Any]) -> tuple[str, Any] | None:
     return None
 
 
-def _impossible(method: Method, said: str, one: Test, others: Sequence[Test], numbers: Mapping[str, Any]) -> Diagnostic:
+def _impossible(method: Method, said: str, one: Test, others: Sequence[Test], numbers: Mapping[str, Any],
+                label: str = "with this one") -> Diagnostic:
     usual = "".join(f"{', ' if k else ''}{n} is {show(v)}" for k, (n, v) in enumerate(sorted(numbers.items())))
     return Diagnostic("E308", said + (f" by default: {usual}" if usual else ""), one.span, method.source,
-                      tuple(Related(t.span, "with this one") for t in others), (),
-                      "another default, or no relation" if usual else "leave the relation out, or correct it")
+                      tuple(Related(t.span, label) for t in others), (),
+                      "another default, or no relation" if usual else "leave one of the relations out"
+                      if label == "the other one" else "leave the relation out, or correct it")
 
 
 def _shown(test: Test) -> str:

@@ -22,6 +22,7 @@ from padp.compiler.counting import declarations
 from padp.compiler.ir import walk
 from padp.compiler.module import AdapterModule
 from padp.compiler.reference import Reference
+from padp.compiler.requirements import unmet
 from padp.compiler.site import HeadMap
 from padp.compiler.sizes import solve, symbolic
 from padp.compiler.terms import Method, SpaceTerm, Var
@@ -33,8 +34,14 @@ SIDES = (4, 5, 6, 8, 8, 9, 10, 12, 12, 16)
 COUNTS = (1, 2, 2, 3, 3, 4, 4, 5)
 """What hyperparameters that stand in sizes are drawn from, beside a default that is as small."""
 
+LARGER = (4, 8, 16)
+"""What the last quarter of the draws is multiplied by, for programs that need room."""
+
 ATTEMPTS = 120
 """Draws before a program is said to have no small sizes."""
+
+LARGEST = 256
+"""The greatest size of a site that is tried."""
 
 _UNFIT = frozenset({"E305", "E501"})
 Weights = Mapping[str, Tensor]
@@ -191,6 +198,8 @@ def trials(adapter: Adapter, variant: str | None, count: int = 3) -> Trials:
     for number in range(count):
         for attempt in range(ATTEMPTS):
             trial = _draw(adapter, variant, drawn, number)
+            if attempt >= ATTEMPTS // 2:
+                trial = replace(trial, site=_derived(trial, drawn, attempt >= 3 * ATTEMPTS // 4))
             if number < 2 and attempt < ATTEMPTS // 2 and not _slanted(trial.site, wide=number == 0):
                 continue
             if any(t.site == trial.site and trial.hyper.items() <= t.hyper.items() for t in found):
@@ -219,6 +228,26 @@ def _draw(adapter: Adapter, variant: str | None, drawn: random.Random, number: i
     return Trial(adapter, variant, site, {}, hyper, knobs, number % 2 == 0, 10 + number)
 
 
+def _derived(trial: Trial, drawn: random.Random, larger: bool) -> dict[str, int]:
+    """The sizes of a site as the relations give them: of n = b·k, b is drawn and n follows."""
+    method = trial.adapter.method(trial.variant)
+    factor = drawn.choice(LARGER) if larger else 1
+    site = {name: size * factor for name, size in trial.site.items()}
+    known: dict[str, Any] = {k: v for k, v in {**trial.adapter.hyper, **trial.hyper}.items() if isinstance(v, int)}
+    for test in method.relations:
+        for side, other in ((test.left, test.right), (test.right, test.left)):
+            if test.op != "=" or other is None or not isinstance(side, Var) or side.name not in site:
+                continue
+            free = {str(x) for x in symbolic(other, known).free_symbols}
+            if free & site.keys():
+                continue
+            known |= {name: drawn.choice(COUNTS) * factor for name in sorted(free)}
+            value = symbolic(other, known)
+            if value.is_Integer and 0 < value <= LARGEST:
+                site[side.name] = known[side.name] = int(value)
+    return site
+
+
 def _slanted(site: Mapping[str, int], wide: bool) -> bool:
     sides = list(site.values())
     return len(sides) != 2 or ((sides[0] < sides[1]) == wide and sides[0] != sides[1])
@@ -230,6 +259,9 @@ def _fitted(trial: Trial) -> Trial | PadpError:
         settings = trial.adapter.settings(trial.variant, **trial.hyper)
         method = trial.adapter.method(settings.variant)
         sizes = solve(method, trial.site, settings.hyper)
+        broken = unmet(method, {**settings.hyper, **sizes})
+        if broken:
+            return PadpError(broken)
         found = replace(trial, variant=settings.variant, sizes=sizes, hyper=settings.hyper)
         _read(method, found)
         return replace(found, sizes=found.made().module.sizes)

@@ -134,3 +134,117 @@ def test_plan_and_reading_refuse_the_same_sizes(program: str) -> None:
             assert torch.allclose(made(x), made.reference(x)), (m, n, r, k)
         literal(adapter, layer.weight.detach(), {"r": r, "k": k}, None, x)
     assert accepted, "no sizes fit"
+
+
+LOW = """B ∈ ℝ^{m×r}: learned, init = 0
+A ∈ ℝ^{r×n}: learned, init = kaiming
+"""
+PLAIN = "y ← (W + B @ A) @ x\n"
+
+
+def program(where: str, body: str = LOW + PLAIN, hyper: str = "r = 4") -> str:
+    return f"adapter T({hyper}) on linear(W ∈ ℝ^{{m×n}}){where and ' where '}{where}\n{body}"
+
+
+NEVER = {
+    "a relation that the default breaks": (program("r > 5"), "E308", "r > 5 by default: r is 4"),
+    "a parity that the default breaks": (program("r odd"), "E308", "r odd by default: r is 4"),
+    "an equation that the defaults break": (program("r = 2·k", hyper="r = 3, k = 2"), "E308", "r is 3"),
+    "no whole size solves it with the default": (program("r = 3·b"), "E308", "r is 4"),
+    "two equations": (program("m = n, m = n + 1"), "E308", "m = n and m = n + 1"),
+    "three relations by their sum": (program("m = n, n < r, r < m", hyper="r = 4"), "E308", "no sizes satisfy"),
+    "a column that is not there": (program("", "B ∈ ℝ^{m×r}: learned, init = 0\ny ← W @ x + B_{:,4}\n"), "E308",
+                                   "5 ≤ r does not hold by default: r is 4"),
+    "a negative size": (program("", LOW.replace("r", "(r-5)", 1).replace("{r×n}", "{(r-5)×n}") + PLAIN), "E308",
+                        "0 ≤ r − 5 does not hold by default"),
+    "half a size": (program("", LOW + "Z ← ones(r/8)\n" + PLAIN.replace("@ x", "@ (sum(Z) · x)")), "E308",
+                    "r/8 must be a whole number, and is 1/2 by default"),
+    "more than there is": (program("", LOW + "v ← topk(A_{:,0}, r + 1)\n" + PLAIN.replace("@ x", "@ (sum(v) · x)")),
+                           "E308", "topk: r + 1 ≤ r does not hold"),
+    "a probability of 2": (program("", LOW + PLAIN.replace("@ x", "@ drop(x, 2)")), "E308", "drop: 2 ≤ 1"),
+    "a spread below 0": (program("", LOW.replace("kaiming", "normal(-1)") + PLAIN), "E308", "standard deviation"),
+    "ends of uniform in disorder": (program("", LOW.replace("kaiming", "uniform(2, 1)") + PLAIN), "E308", "uniform"),
+    "a seed that is a tensor": (program("", LOW.replace("learned, init = kaiming", "frozen, init = kaiming, seed = W")
+                                        + PLAIN), "E310", "a seed is a number"),
+    "a seed that is a layer's size": (program("", LOW.replace("learned, init = kaiming",
+                                                              "frozen, init = kaiming, seed = m") + PLAIN), "E310",
+                                      "a seed is a number"),
+    "a seed that is not whole": (program("", LOW.replace("learned, init = kaiming",
+                                                         "frozen, init = kaiming, seed = r/8") + PLAIN), "E308",
+                                 "r/8"),
+    "@ of two numbers": (program("", LOW + "y ← (W + (α @ r) · B @ A) @ x\n", "r = 4, α = 2"), "E302", "numbers"),
+    "⊗ of two numbers": (program("", LOW + "y ← (W + (α ⊗ r) · B @ A) @ x\n", "r = 4, α = 2"), "E302", "numbers"),
+    "an entry of y": (program("", LOW + "y[0] ← (W + B @ A) @ x\n"), "E305", "y is defined by writes to its parts"),
+    "a name that nothing determines": (program("q = min(m, foo)"), "E309", "nothing determines `foo`"),
+    "rows to be orthonormal": (program("", LOW.replace("A ∈ ℝ", "A ∈ St(r, 3): learned, init = orthogonal\nC ∈ ℝ")
+                                       + "y ← (W + B @ C + 0 · B @ A @ ones(3, n)) @ x\n"), "E308", "r ≤ 3"),
+    "a vector that starts orthonormal": (program("", LOW + "c ∈ ℝ^m: learned, init = orthogonal\n"
+                                                 + PLAIN.replace("y ← ", "y ← c + ")), "E301", "only a matrix"),
+    "rows at places that W decides": (program("", LOW + """J ← argtop(‖W‖_row, r)
+Z ← W
+for i in range(r):
+    Z_{J_i,:} += A_i
+y ← (Z + 0 · B @ A) @ x
+"""), "E305", "the place of a row that is written"),
+}
+
+
+@pytest.mark.parametrize("bad", NEVER.values(), ids=NEVER)
+def test_what_no_layer_satisfies_is_found_by_check(bad: tuple[str, str, str]) -> None:
+    text, code, words = bad
+    errors = [d for d in padp.check(text) if d.severity == "error"]
+    assert [d.code for d in errors] == [code] * len(errors) and errors, errors
+    assert words in errors[0].message, errors[0].message
+    assert errors[0].span is not None
+
+
+def test_a_size_of_a_block_that_nobody_gives_is_said_and_named_at_attach() -> None:
+    assert [d.code for d in padp.check(LOW + PLAIN)] == ["N405"]
+    with pytest.raises(PadpError, match="a value in the header") as error:
+        padp.compile(LOW + PLAIN)(nn.Linear(6, 5))
+    assert error.value.diagnostics[0].code == "E309"
+
+
+@pytest.mark.parametrize("index", ["[i,i+1]", "[i+1,i]", "[i,i-1]", "[2i,i]", "[i,n]", "[n-i,i]"])
+@pytest.mark.parametrize("start", ["I", "eye(n)", "zeros(n, n)"])
+def test_writes_outside_are_refused_whatever_is_written_into(start: str, index: str) -> None:
+    text = (f"adapter T on linear(W ∈ ℝ^{{n×n}})\nθ ∈ ℝ^n: learned, init = 0\nG ← {start}\n"
+            f"for i in range(n):\n    G{index} ← θ_i\ny ← W @ G @ x\n")
+    errors = [d for d in padp.check(text) if d.severity == "error"]
+    if errors:
+        assert {d.code for d in errors} == {"E305"}, errors
+        return
+    adapter = padp.compile(text)
+    with pytest.raises(PadpError) as error:
+        adapter(nn.Linear(5, 5))
+    assert {d.code for d in error.value.diagnostics} <= {"E305", "E501"}
+    with pytest.raises(PadpError):
+        literal(adapter, torch.randn(5, 5, dtype=torch.double), {}, None, torch.randn(2, 5, dtype=torch.double))
+
+
+@pytest.mark.parametrize("access", ["G[-1,0] ← θ_0", "G[0,-1] += θ_0", "H ← G_{-1,0} · G"])
+def test_an_identity_without_a_size_has_no_end_to_count_from(access: str) -> None:
+    text = (f"adapter T on linear(W ∈ ℝ^{{n×n}})\nθ ∈ ℝ^n: learned, init = 0\nG ← I\n{access}\n"
+            "y ← W @ (G + diag(θ)) @ x\n")
+    assert "E305" in [d.code for d in padp.check(text)]
+
+
+@pytest.mark.parametrize("start", ["zeros(n, n)", "eye(n)", "diag(θ)"])
+@pytest.mark.parametrize("write", ["G[-1,0] ← θ_0", "G[-2,-1] += θ_1", "G_{-1,:} ← θ", "G_{:,-2:} ← ones(n, 2)"])
+def test_writes_counted_from_the_end_mean_the_same_everywhere(start: str, write: str) -> None:
+    text = (f"adapter T on linear(W ∈ ℝ^{{n×n}})\nθ ∈ ℝ^n: learned, init = normal(1)\nG ← {start}\n{write}\n"
+            "y ← W @ G @ x    # not the identity at init\n")
+    layer = padp.compile(text)(nn.Linear(5, 5, dtype=torch.double))
+    x = torch.randn(3, 5, dtype=torch.double)
+    assert torch.allclose(layer(x), layer.reference(x))
+
+
+@pytest.mark.parametrize("text", [
+    program("", LOW.replace("r = 4", "") + "y ← W @ x + (ones(1, n/r) ⊗ (B_{:,:1} · A_{:1,:1})) @ ones(n/r)\n"),
+    program("n = 24·b, m = 16·c·b"),
+    program("n = b·k, m = c·k, k = 2·r", hyper="r = 4"),
+    program("", "c ∈ ℝ^m: learned, init = 0\ny ← W @ x + c ⊙ (assemble(blocks(W, m/k, n/k)) @ x)\n", "k = 7"),
+])
+def test_trial_sizes_come_from_the_relations_and_the_conditions(text: str) -> None:
+    found = padp.check(text, numerics=True)
+    assert [d for d in found if d.code in ("E406", "N403")] == [], found
