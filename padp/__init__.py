@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from padp.models import load as load
     from padp.models import merge as merge
     from padp.models import penalty as penalty
+    from padp.models import prompt as prompt
     from padp.models import save as save
     from padp.models import set as set
     from padp.models import summary as summary
@@ -54,6 +55,7 @@ _HOME = {
     "load": "padp.models",
     "merge": "padp.models",
     "penalty": "padp.models",
+    "prompt": "padp.models",
     "save": "padp.models",
     "set": "padp.models",
     "summary": "padp.models",
@@ -77,6 +79,7 @@ __all__ = [
     "load",
     "merge",
     "penalty",
+    "prompt",
     "save",
     "set",
     "summary",

@@ -3,9 +3,10 @@
     walk, places, heads, sizing        what a model has: its modules, where adapters can sit, of which sizes
     patterns, selecting                which of these are meant
     building, saved, record            what is put there, and what is remembered
-    hidden, prompt, attention          sites that are no linear layer
+    hidden, attention                  sites that are no linear layer
+    positions, told, calls, reading    which tokens of a call a hidden site edits
     fast_paths                         what would bypass them
-    attaching, detaching, merging, training, checkpoint, files, listing       the public functions
+    attaching, detaching, merging, training, prompting, checkpoint, files, listing       the public functions
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from padp.models.checkpoint import load, save
 from padp.models.detaching import detach
 from padp.models.listing import summary, targets
 from padp.models.merging import merge, unmerge
+from padp.models.prompting import prompt
 from padp.models.training import penalty, trainable, update
 from padp.models.training import set_knobs as set
 
 __all__ = [
-    "activate", "attach", "decoding", "detach", "disabled", "load", "merge", "penalty", "save", "set", "summary",
-    "targets", "trainable", "unmerge", "update",
+    "activate", "attach", "decoding", "detach", "disabled", "load", "merge", "penalty", "prompt", "save", "set",
+    "summary", "targets", "trainable", "unmerge", "update",
 ]

@@ -27,7 +27,7 @@ from padp.models.hidden import HiddenSite, positions_of
 from padp.models.merging import refuse_merged
 from padp.models.patterns import Misses, by_site, chosen
 from padp.models.places import Kind, Place, place, with_ancestors
-from padp.models.prompt import PromptReader
+from padp.models.reading import PromptReader
 from padp.models.record import Attached, Record, holder, names_of, record_of, refuse_nested, store
 from padp.models.saved import SavedModule, copied, saved_modules
 from padp.models.selecting import ALL, select

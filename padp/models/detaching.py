@@ -14,7 +14,7 @@ from padp.models.building import keep_shared, shared_of
 from padp.models.fast_paths import turn_on
 from padp.models.hidden import HiddenSite
 from padp.models.merging import mergeables, refuse_merged
-from padp.models.prompt import PromptReader
+from padp.models.reading import PromptReader
 from padp.models.record import Record, holder, named, record_of, sites_of, store
 from padp.models.saved import saved_modules
 from padp.models.states import forget_states

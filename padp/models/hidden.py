@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from padp.compiler.acting import acting
 from padp.compiler.site import Site
 from padp.dsl.diagnostics import refuse
-from padp.models.prompt import Edited, Positions, PromptReader, edited, read_positions, remove_hooks
+from padp.models.calls import Call
+from padp.models.positions import Edited, Positions, read_positions
+from padp.models.reading import PromptReader, remove_hooks
 
 if TYPE_CHECKING:
     from padp.compiler.module import AdapterModule
@@ -50,6 +52,9 @@ class HiddenSite(Site):
 
     def edit_output(self, block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Any:
         """The hook: edit the hidden state in a block's output, a tensor or the first entry of a tuple."""
+        own = block._modules.get(CHILD)
+        if own is not self and isinstance(own, HiddenSite):  # a replica of the block, with tensors of its own
+            return own.edit_output(block, args, kwargs, output)
         names = acting(self)
         if not names:
             return None
@@ -64,37 +69,23 @@ class HiddenSite(Site):
         if h.shape[-1] != self.width:
             raise refuse("E502", f"{self.label} puts out {h.shape[-1]} numbers a token; the adapter was made for "
                          f"{self.width}")
-        given = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), None)
-        prompt = self.reader.prompt(block, given)
-        if prompt.cached or (prompt.mask is not None and h.dim() == 3 and h.shape[1] < prompt.mask.shape[1]):
-            return None  # generated tokens
-        if prompt.unreadable:
-            raise refuse("E511", "each example's prompt is read from a 2-D attention mask, and the model was called "
-                         "with another one",
-                         suggestion="pass attention_mask of shape (batch, length), ones at the prompt")
-        new = self.edit(module, h, prompt.mask)
-        return new if rest is None else (new, *rest)
+        new = self.edit(module, h, self.reader.call_of(block))
+        return None if new is h else new if rest is None else (new, *rest)
 
-    def edit(self, module: AdapterModule, h: Tensor, mask: Tensor | None) -> Tensor:
+    def edit(self, module: AdapterModule, h: Tensor, call: Call) -> Tensor:
         """h with the chosen tokens replaced by what the adapter makes of them; nothing is changed in place."""
         positions = positions_of(module)
-        if mask is None and positions.everything:
-            return run(module, h)
         if h.dim() != 3:
+            if positions.everything and call.says_nothing:
+                return run(module, h)
             raise refuse("E511", f"{self.label} puts out a tensor of {h.dim()} axes; positions are those of "
                          "(batch, length, d)", suggestion='positions="all"')
-        batch, length, _ = h.shape
-        if mask is None:
-            prompt = torch.ones(batch, length, dtype=torch.bool, device=h.device)
-        elif mask.shape == (batch, length):
-            prompt = mask.to(h.device)
-        else:
-            raise refuse("E511", f"{self.label}: the attention mask is {tuple(mask.shape)}, the hidden state has "
-                         f"{batch} examples of {length} tokens", suggestion="one mask entry for each token")
-        if positions.everything:
-            return torch.where(prompt[..., None], run(module, h), h)
-        where = edited(positions, prompt)
-        return put_back(h, run(module, take_out(h, where)), where)
+        chosen = call.chosen(positions, h.shape[0], h.shape[1], h.device, self.label)
+        if isinstance(chosen, Edited):
+            return put_back(h, run(module, take_out(h, chosen)), chosen)
+        if isinstance(chosen, Tensor):
+            return torch.where(chosen[..., None], run(module, h), h)
+        return run(module, h) if chosen == "all" else h
 
 
 def positions_of(module: AdapterModule) -> Positions:

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 import padp.models as pm
 from padp.models.hidden import HiddenSite, put_back, take_out
-from padp.models.prompt import Positions, edited, read_positions
+from padp.models.positions import Positions, edited, read_positions
 from padp.models.walk import sites
 from tests.models.families import Batch, Refused, cache_of, make_llama, run, with_cache
 from tests.models.programs import LORA, REFT
@@ -166,7 +166,7 @@ def test_masks_that_cannot_be_read_are_refused(llama: Any, batch: Batch) -> None
     square = torch.ones(7, 7, dtype=torch.bool).tril()[None, None].expand(2, 1, 7, 7)
     with Refused("E511", "2-D attention mask"):
         llama(batch["input_ids"], attention_mask=square)
-    stacks = [site.reader.stack for site in sites(llama) if isinstance(site, HiddenSite)]
+    stacks = [site.reader.here.stack for site in sites(llama) if isinstance(site, HiddenSite)]
     assert stacks == [[], [], []]  # an error leaves nothing behind
     run(llama, batch)
 
@@ -274,8 +274,10 @@ def test_beside_linear_adapters_and_in_training(batch: Batch) -> None:
     pm.attach(llama, REFT, name="reft", layers="all")
     optimiser = torch.optim.Adam(pm.trainable(llama), lr=1e-2)
     losses = []
+    labels = batch["input_ids"].clone()
+    labels[:, :3] = -100
     for _ in range(8):
-        loss = llama(**batch, labels=batch["input_ids"]).loss
+        loss = llama(**batch, labels=labels).loss
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
