@@ -87,9 +87,10 @@ def read(kind: Kind, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[s
         call, new["learning"] = Call(), outer.learning
     given, mask = argument(module, "attention_mask", args, kwargs)
     if given:
-        readable = isinstance(mask, Tensor) and mask.dim() == 2
-        if readable or mask is None:
-            new.update(mask=mask.detach() != 0 if readable else None, unreadable=False)
+        if mask is None:
+            new.update(mask=None, unreadable=False)
+        elif isinstance(mask, Tensor) and mask.dim() == 2:
+            new.update(mask=mask.detach() != 0, unreadable=False)
         elif outer is None:  # 4-D and the like: inside a model it was made from the 2-D one
             new["unreadable"] = True
     for name in _CACHES:
@@ -223,7 +224,7 @@ def _before_the_answer(call: Call, real: Tensor, starts: Tensor | None, position
     if positions.need_the_end:
         message = "the labels begin at an example's first token"
         if torch.compiler.is_compiling():
-            torch._assert_async(~untold.any(), f"{label}: {message}")  # pyright: ignore[reportPrivateUsage]
+            torch._assert_async(~untold.any(), f"{label}: {message}")  # pyright: ignore
         elif bool(untold.any()):
             raise _no_end(label, message)
     return prompt

@@ -6,7 +6,7 @@ runs again has the call that it first ran in.
 
 from __future__ import annotations
 
-import sys
+import inspect
 import threading
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
@@ -22,6 +22,7 @@ from padp.dsl.diagnostics import refuse
 from padp.models.calls import Call, Kind, argument, read
 from padp.models.told import Told, generation
 from padp.models.walk import inside
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Entry:
@@ -156,6 +157,12 @@ def _kind_of(module: nn.Module) -> tuple[bool, bool]:
 def _task() -> int:
     """The backward pass that runs in this thread; −1 for none."""
     return torch._C._current_graph_task_id()  # pyright: ignore[reportPrivateUsage]
+
+
+def _caller() -> FrameType | None:
+    """What called the function that asks this."""
+    here = inspect.currentframe()
+    return None if here is None or here.f_back is None else here.f_back.f_back
 
 
 def _runs(frame: FrameType | None, now: FrameType | None) -> bool:

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 import padp.models as pm
 from padp.models.hidden import HiddenSite
 from padp.models.walk import sites
-from tests.models.families import Batch, Refused, make_llama, run
+from tests.models.families import Batch, make_llama, run
 from tests.models.programs import HEADS, LORA, REFT
 
 

@@ -156,7 +156,9 @@ def test_a_decoder_that_reads_an_encoder(positions: str) -> None:
     model = make_t5()
     pm.attach(model, REFT, r"(en|de)coder\.block\.1", positions=positions)
     begin = torch.tensor([[0, 9, 7], [0, 5, 4]])
-    for more in ({}, {"decoder_input_ids": begin}):
+    batch: Batch = {}
+    ways: list[dict[str, Any]] = [{}, {"decoder_input_ids": begin}]
+    for more in ways:
         length = 3 if more else 1
         plain, logits = generate(model, **more)
         uncached, theirs = generate(model, use_cache=False, **more)
