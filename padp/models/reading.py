@@ -121,7 +121,7 @@ class PromptReader:
                          suggestion="checkpoint by torch.utils.checkpoint, or run the whole model again")
         return call
 
-    def _innermost(self, frame: FrameType, task: int) -> Entry | None:
+    def _innermost(self, frame: FrameType | None, task: int) -> Entry | None:
         """The innermost call that is still running and belongs to this backward pass, or to none as we do."""
         stack = self.here.stack
         while stack and not _runs(stack[-1].frame, frame):

@@ -217,7 +217,8 @@ def test_a_prompt_in_pieces(positions: str, told: str, llama: Any) -> None:
     rows = slice(0, 1) if told == "length" else slice(None)
     batch = {name: t[rows] for name, t in batch.items()}
     whole = run(llama, batch)
-    say: dict[str, Any] = {"length": {"length": 8}, "lengths": {"length": [8, 5]}, "mask": {"mask": MASK}}[told]
+    ways: dict[str, dict[str, Any]] = {"length": {"length": 8}, "lengths": {"length": [8, 5]}, "mask": {"mask": MASK}}
+    say = ways[told]
     with torch.no_grad(), pm.prompt(llama, **say):
         cache, pieces = None, []
         for start, end in ((0, 3), (3, 7), (7, 8)):
@@ -238,9 +239,11 @@ def test_what_is_no_prompt_is_refused(llama: Any) -> None:
     with Refused("E510", "no adapter"), pm.prompt(llama, length=3):
         pass
     pm.attach(llama, REFT, positions="l1")
-    for wrong in ({}, {"length": 3, "mask": MASK}, {"length": -1}, {"length": 2.5}, {"length": "3"}, {"length": []},
-                  {"length": True}, {"mask": MASK[0]}, {"mask": [1, 1]}, {"length": torch.ones(2, 2)}):
-        with Refused("E511", "prompt"), pm.prompt(llama, **cast("dict[str, Any]", wrong)):
+    mistakes: list[dict[str, Any]] = [
+        {}, {"length": 3, "mask": MASK}, {"length": -1}, {"length": 2.5}, {"length": "3"}, {"length": []},
+        {"length": True}, {"mask": MASK[0]}, {"mask": [1, 1]}, {"length": torch.ones(2, 2)}]
+    for wrong in mistakes:
+        with Refused("E511", "prompt"), pm.prompt(llama, **wrong):
             pass
     with Refused("E511", "3 examples", "2"), pm.prompt(llama, length=[1, 2, 3]):
         run(llama, {"input_ids": IDS})

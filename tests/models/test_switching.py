@@ -50,10 +50,10 @@ class Task(nn.Module):
 def make(adapter: Adapter) -> tuple[Task, Tensor]:
     """The model with "a" acting and "b" not, each with a copy of the head, and an input."""
     model = Task().train()
-    targets = {"targets": ["fc1", "fc2"]} if adapter.site == "linear" else {}
+    settings = {"linear": {"targets": ["fc1", "fc2"]}, "hidden": {"positions": "f2"}}.get(adapter.site, {})
     for seed, name in enumerate("ab"):
         pm.attach(model, adapter, name=name, seed=seed, modules_to_save=["head"], active=name == "a",
-                  **cast(Any, targets))
+                  **cast(Any, settings))
     with torch.no_grad():
         for p in pm.trainable(model, "b"):
             p.mul_(1.5)
