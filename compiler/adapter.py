@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -18,6 +19,7 @@ import sympy as sp
 from padp.compiler.counting import Counted, counted
 from padp.compiler.dims import show
 from padp.compiler.names import resolve
+from padp.compiler.plain import plain, whole, writable
 from padp.compiler.program import load, tree
 from padp.compiler.requirements import unmet
 from padp.compiler.sizes import solve
@@ -315,20 +317,20 @@ def _both(name: str) -> str:
 
 
 def _checked(adapter: str, name: str, default: Any, value: Any) -> Any:
-    """A hyperparameter's value, of the kind of its default."""
-    import math
-
+    """A hyperparameter's value, of the kind of its default, as a plain number or text."""
     if isinstance(default, str):
-        if not isinstance(value, str):
+        text = plain(value)
+        if not isinstance(text, str):
             raise refuse("E507", f"{adapter}: {_both(name)} is a text like {default!r}, not {value!r}")
-        return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return writable(f"{adapter}: {_both(name)} =", text)
+    made = plain(value)
+    if isinstance(made, bool) or not isinstance(made, (int, float)):
         raise refuse("E507", f"{adapter}: {_both(name)} is a number, not {value!r}")
-    if not math.isfinite(value):
-        raise refuse("E507", f"{adapter}: {_both(name)} = {value}")
-    if isinstance(default, int) and isinstance(value, float):
-        return int(value) if value.is_integer() else value
-    return value
+    if isinstance(made, int):
+        return whole(f"{adapter}: {_both(name)}", made)
+    if not math.isfinite(made):
+        raise refuse("E507", f"{adapter}: {_both(name)} = {made}")
+    return int(made) if isinstance(default, int) and made.is_integer() else made
 
 
 def compile(program: str | PathLike[str], module: nn.Module | None = None, **settings: Any) -> Any:

@@ -17,6 +17,7 @@ from torch import nn
 
 from padp.compiler import adapter as compiler
 from padp.compiler.module import AdapterModule, Tokens
+from padp.compiler.plain import number, whole, writable
 from padp.compiler.shared import SharedStore
 from padp.compiler.site import LinearSite, Site
 from padp.dsl.diagnostics import refuse
@@ -62,6 +63,7 @@ def attach(model: Model, adapter: Adapter, targets: str | Sequence[str] = ALL, *
     combine, E511 what is refused for other reasons.
     """
     refuse_misuse(model, adapter, dtype)
+    seed, dropout = whole("seed", seed), number("dropout", dropout)
     record = record_of(model)
     refuse_nested(model)
     check_name(record, name)
@@ -76,6 +78,8 @@ def attach(model: Model, adapter: Adapter, targets: str | Sequence[str] = ALL, *
     for argument, value in {"variant": variant, **hyper}.items():
         misses.check_mapping(argument, value, paths)
     misses.raise_any()
+    for path in (*paths, *(p for found in saved.values() for p in found)):
+        writable("the module name", path)
     places = list(place(kind, model, paths))
     settings = settings_by_site(adapter, paths, variant, hyper)
     shared = shared_for(model, adapter, [(each, settings[each.path]) for each in places])

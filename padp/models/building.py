@@ -54,9 +54,17 @@ def remade(place: Place, adapter: Adapter, settings: Settings, tensors: Mapping[
             sizes_at(adapter.method(settings.variant), place), variant=settings.variant, hyper=settings.hyper,
             weight=weight, bias=bias, dtype=dtype, device=meta, dropout=dropout, seed=site_seed(seed, place.path),
             shared=shapes)
+    lacking = [key for key in module.shared.values() if key not in shared.tensors]
+    if lacking:
+        raise ValueError(f"there is no shared tensor {lacking[0]}")
     device = place.like.device
     state = {key: tensor.to(device) for key, tensor in tensors.items()}
     state.update({name: shared.tensors[key] for name, key in module.shared.items()})
+    for key, own in module.state_dict().items():
+        new = state.get(key, own).dtype
+        precision = new.is_floating_point == own.dtype.is_floating_point and new.is_complex == own.dtype.is_complex
+        if new != own.dtype and not (precision and (new.is_floating_point or new.is_complex)):
+            raise ValueError(f"{key} is {new}, and {own.dtype} in the program")
     module.load_state_dict(state, strict=True, assign=True)
     return checked(place, module)
 

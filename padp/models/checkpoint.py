@@ -6,11 +6,8 @@ an SVD and random tensors come from the file, so that outputs are the same bit f
 
 from __future__ import annotations
 
-import hashlib
 import platform
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -19,27 +16,23 @@ import torch
 from torch import Tensor, nn
 
 import padp
-from padp.compiler.adapter import Adapter
-from padp.compiler.check import require
 from padp.compiler.shared import SharedStore
 from padp.dsl.diagnostics import PadpError, refuse
-from padp.dsl.source import Source
 from padp.models.attaching import check_name, commit, planned
 from padp.models.building import remade, shared_of
-from padp.models.files import dtype_name, read, write, wrong
+from padp.models.files import dtype_name, write
 from padp.models.merging import refuse_merged
 from padp.models.places import Kind, Place, place
 from padp.models.record import Attached, holder, named, record_of, refuse_nested, sites_of
 from padp.models.saved import copied, saved_modules
 from padp.models.sizing import same_sizes, sizes_at
+from padp.models.stored import FORMAT, Stored, finite, key_of, read_stored
 from padp.models.walk import walk
 
 if TYPE_CHECKING:
     from padp.compiler.adapter import Settings
     from padp.compiler.module import AdapterModule
 
-FORMAT = 1
-_ANEW = "save it anew, or load it with the version of padp that wrote it"
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -48,7 +41,7 @@ def save(model: nn.Module, directory: str | PathLike[str], name: str | None = No
 
     ``adapter.json`` holds the program, settings, knobs, steps and versions, ``adapter.safetensors`` every tensor;
     shared ones once. Writing over an older checkpoint leaves the old one or the new one, whatever happens. E510 for a
-    name that is not attached, E511 for tensors without values.
+    name that is not attached, E511 for tensors without values or with nan, E505 for what the file system refuses.
     """
     root = holder(model)
     one = named(record_of(root), name)
@@ -56,16 +49,20 @@ def save(model: nn.Module, directory: str | PathLike[str], name: str | None = No
     shared = shared_of(root)
     tensors: dict[str, Tensor] = {}
     for path, module in sites.items():
-        tensors.update({f"sites/{path}/{key}": tensor for key, tensor in own_state(module).items()})
+        tensors.update({key_of("sites", path, key): tensor for key, tensor in own_state(module).items()})
         tensors.update({f"shared/{key}": shared.tensors[key] for key in module.shared.values()})
     for saved in saved_modules(root):
         if one.name in saved.copies:
             state = saved.copies[one.name].state_dict()
-            tensors.update({f"modules/{saved.path}/{key}": tensor for key, tensor in state.items()})
+            tensors.update({key_of("modules", saved.path, key): tensor for key, tensor in state.items()})
     empty = [key for key, tensor in tensors.items() if tensor.is_meta]
     if empty:
         raise refuse("E511", f"{one.name} is not saved: {empty[0]} is on the meta device and has no values",
                      suggestion="load the model's weights and attach to that")
+    infinite = [key for key, tensor in tensors.items() if not finite(key, tensor)]
+    if infinite:
+        raise refuse("E511", f"{one.name} is not saved: {infinite[0]} holds nan or inf ({len(infinite)} tensors)",
+                     suggestion="a training that diverged is begun again from what was saved last")
     write(Path(directory), describe(root, one, sites), tensors)
 
 
@@ -81,12 +78,13 @@ def describe(model: nn.Module, one: Attached, sites: Mapping[str, AdapterModule]
         "format": "padp",
         "number": FORMAT,
         "versions": {"padp": padp.__version__, "torch": torch.__version__, "python": platform.python_version()},
-        "model": {"class": type(model).__name__, "name": getattr(getattr(model, "config", None), "_name_or_path", "")},
+        "model": {"class": type(model).__name__,
+                  "name": str(getattr(getattr(model, "config", None), "_name_or_path", ""))},
         "name": one.name,
         "adapter": {"name": adapter.name, "title": adapter.title, "site": adapter.site, "hash": adapter.hash,
                     "source": adapter.source.name, "program": adapter.source.text},
         "sites": {path: {"variant": module.variant, "hyper": dict(module.hyper), "knobs": dict(module.knobs),
-                         "sizes": dict(module.sizes), "dtype": dtype_name(_dtype(module))}
+                         "sizes": dict(module.sizes), **_dtypes(module)}
                   for path, module in sites.items()},
         "modules_to_save": list(one.saved),
         "dropout": one.dropout,
@@ -96,58 +94,15 @@ def describe(model: nn.Module, one: Attached, sites: Mapping[str, AdapterModule]
     }
 
 
-def _dtype(module: AdapterModule) -> torch.dtype:
-    return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+def _dtypes(module: AdapterModule) -> dict[str, Any]:
+    """The precision of a site; and by name that of tensors of another one."""
+    own = module.like.dtype
+    others = {key: dtype_name(tensor.dtype) for key, tensor in module.state_dict().items()
+              if (tensor.is_floating_point() or tensor.is_complex()) and tensor.dtype != own}
+    return {"dtype": dtype_name(own), **({"dtypes": others} if others else {})}
 
 
 # ---------------------------------------------------------------- loading
-
-
-@dataclass(frozen=True)
-class StoredSite:
-    """A site as ``adapter.json`` has it."""
-
-    variant: str | None
-    hyper: dict[str, Any]
-    knobs: dict[str, Any]
-    sizes: dict[str, int]
-    dtype: torch.dtype
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A checkpoint that was read and is whole in itself."""
-
-    directory: Path
-    adapter: Adapter
-    name: str
-    model: str
-    sites: dict[str, StoredSite]
-    saved: tuple[str, ...]
-    dropout: float
-    seed: int
-    dtype: torch.dtype | None
-    steps: int
-    tensors: dict[str, Tensor]
-
-    def wrong(self, cause: str, remedy: str) -> PadpError:
-        """E505 about this checkpoint."""
-        return wrong(self.directory, cause, remedy)
-
-    @contextmanager
-    def blamed(self, what: str) -> Generator[None, None, None]:
-        """What fails in here is this file's fault: E505, with what was found."""
-        try:
-            yield
-        except PadpError as error:
-            found = error.diagnostics[0]
-            raise self.wrong(f"{what}: {found.message} ({found.code})", _ANEW) from None
-        except (RuntimeError, KeyError, TypeError, ValueError) as error:
-            raise self.wrong(f"{what}: {error}", _ANEW) from None
-
-    def under(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors whose key begins so, without the prefix."""
-        return {key.removeprefix(prefix): tensor for key, tensor in self.tensors.items() if key.startswith(prefix)}
 
 
 def load(model: Model, directory: str | PathLike[str], name: str | None = None, *, active: bool = True) -> Model:
@@ -172,66 +127,22 @@ def load(model: Model, directory: str | PathLike[str], name: str | None = None, 
         with stored.blamed(f"what adapter.json says of {each.path} does not fit its program"):
             settings[each.path] = stored.adapter.settings(site.variant, **site.hyper)
         with stored.blamed(f"the tensors of {each.path} are not those of its program"):
-            module = remade(each, stored.adapter, settings[each.path], stored.under(f"sites/{each.path}/"),
+            module = remade(each, stored.adapter, settings[each.path], stored.of("sites", each.path),
                             dtype=site.dtype, dropout=stored.dropout, seed=stored.seed, shared=shared)
+            refuse_other_dtypes(module, site.dtype, site.dtypes)
             for knob, value in site.knobs.items():
                 module.set_knob(knob, value)
+            said, made = ((about.variant, dict(about.hyper), dict(about.knobs), dict(about.sizes))
+                          for about in (site, module))
+            if said != made:
+                raise ValueError(f"it says {said} and the program makes {made} of it")
         modules[each.path] = module
+    refuse_other_shared(stored, modules.values())
     copies = {path: _loaded_copy(model, path, stored) for path in stored.saved}
     one = Attached(name, stored.adapter, settings, stored.saved, stored.dropout, stored.seed, stored.dtype,
                    stored.steps)
     commit(model, planned(model, one, places, modules, copies, active), shared)
     return model
-
-
-def read_stored(directory: Path) -> Stored:
-    """Read a checkpoint and check all that can be checked without a model; E505."""
-    description, tensors = read(directory)
-    if description.get("number") != FORMAT:
-        raise wrong(directory, f"format {description.get('number')} is not known here (this padp writes {FORMAT})",
-                    f"load it with padp {description.get('versions', {}).get('padp', 'of another version')}")
-    try:
-        program = description["adapter"]
-        text, digest = str(program["program"]), str(program["hash"])
-        sites = {str(path): StoredSite(site["variant"], dict(site["hyper"]), dict(site["knobs"]), dict(site["sizes"]),
-                                       _dtype_of(site["dtype"])) for path, site in description["sites"].items()}
-        dtype = None if description["dtype"] is None else _dtype_of(description["dtype"])
-        saved = tuple(map(str, description["modules_to_save"]))
-        numbers = float(description["dropout"]), int(description["seed"]), int(description["steps"])
-        name, model = str(description["name"]), str(description["model"]["class"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise wrong(directory, f"adapter.json lacks or garbles an entry ({type(error).__name__}: {error})",
-                    "copy it again from where it was saved") from None
-    if hashlib.sha256(text.encode()).hexdigest() != digest:
-        raise wrong(directory, "the program in adapter.json was changed after saving: the tensors are another one's",
-                    "put the program back, or train the new program and save it")
-    try:
-        adapter = compiled(text, str(program.get("source", "<checkpoint>")))
-    except PadpError as error:
-        found = error.diagnostics[0]
-        raise wrong(directory, f"the program in adapter.json has errors here: {found.message} ({found.code})",
-                    _ANEW) from None
-    stored = Stored(directory, adapter, name, model, sites, saved, *numbers[:2], dtype, numbers[2], tensors)
-    known = tuple([f"sites/{path}/" for path in sites] + [f"modules/{path}/" for path in saved] + ["shared/"])
-    stray = [key for key in tensors if not key.startswith(known)]
-    if stray:
-        raise stored.wrong(f"it holds tensors of sites that adapter.json does not list ({stray[0]})",
-                           "copy both files again from where they were saved")
-    return stored
-
-
-def compiled(text: str, name: str) -> Adapter:
-    """The adapter of a program text."""
-    adapter = Adapter(Source.of(text, name))
-    require(adapter.source)
-    return adapter
-
-
-def _dtype_of(name: str) -> torch.dtype:
-    dtype = getattr(torch, name, None)
-    if not isinstance(dtype, torch.dtype):
-        raise ValueError(f"no dtype {name!r}")
-    return dtype
 
 
 def places_for(model: nn.Module, stored: Stored) -> list[Place]:
@@ -264,7 +175,7 @@ def places_for(model: nn.Module, stored: Stored) -> list[Place]:
 def with_stored(shared: SharedStore, stored: Stored, device: torch.device) -> SharedStore:
     """The model's shared tensors with the checkpoint's; equal ones are not held twice."""
     store = shared.fork()
-    for key, tensor in stored.under("shared/").items():
+    for key, tensor in stored.of("shared").items():
         here = store.tensors.get(key)
         if here is None:
             store.tensors[key] = nn.Parameter(tensor.to(device), requires_grad=False)
@@ -274,14 +185,41 @@ def with_stored(shared: SharedStore, stored: Stored, device: torch.device) -> Sh
     return store
 
 
+def refuse_other_dtypes(module: AdapterModule, dtype: torch.dtype, others: Mapping[str, torch.dtype]) -> None:
+    """ValueError for a tensor whose precision is neither the site's nor the one that is said of it."""
+    declared = {module.names[name] for name in module.compiled.parameters}
+    for key, tensor in module.state_dict().items():
+        if not (tensor.is_floating_point() or tensor.is_complex() or key in declared):
+            continue  # whole numbers are asked for when they are loaded
+        real = tensor.is_floating_point() or key in declared  # what is declared is real; what is kept may be complex
+        if tensor.dtype != others.get(key, dtype if real else tensor.dtype):
+            raise ValueError(f"{key} is {dtype_name(tensor.dtype)} in a site of {dtype_name(dtype)}")
+
+
+def refuse_other_shared(stored: Stored, modules: Iterable[AdapterModule]) -> None:
+    """E505 when the shared tensors of a checkpoint are not those that its sites use."""
+    used, there = {key for module in modules for key in module.shared.values()}, set(stored.of("shared"))
+    for key in sorted(used - there):
+        raise stored.wrong(f"it lacks the shared tensor {key}", "copy both files again from where they were saved")
+    for key in sorted(there - used):
+        raise stored.wrong(f"it holds the shared tensor {key}, which no site uses",
+                           "copy both files again from where they were saved")
+
+
 def _loaded_copy(model: nn.Module, path: str, stored: Stored) -> nn.Module:
-    """The saved copy of a whole module."""
-    copy = copied(model, path, stored.sites)
+    """The saved copy of a whole module; E505 for what this model's cannot hold without loss."""
+    copy, tensors = copied(model, path, stored.sites), stored.of("modules", path)
+    fits = "load it on the model that it was trained on"
+    for key, own in copy.state_dict().items():
+        kept = tensors[key].dtype if key in tensors else own.dtype
+        if kept != own.dtype and (torch.promote_types(kept, own.dtype) != own.dtype
+                                  or kept.is_floating_point != own.dtype.is_floating_point):
+            raise stored.wrong(f"{path}.{key} was saved as {dtype_name(kept)}, and this model has "
+                               f"{dtype_name(own.dtype)} there", f"{fits}, or change its precision after loading")
     try:
-        copy.load_state_dict(stored.under(f"modules/{path}/"))
+        copy.load_state_dict(tensors)
     except RuntimeError as error:
-        raise stored.wrong(f"the saved module {path} does not fit this model's: {error}",
-                           "load it on the model that it was trained on") from None
+        raise stored.wrong(f"the saved module {path} does not fit this model's: {error}", fits) from None
     return copy
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from padp.compiler import updates
+from padp.compiler.plain import number
 from padp.compiler.site import LinearSite, Site
 from padp.dsl.diagnostics import refuse
 from padp.dsl.spellings import glyph_name
@@ -81,8 +82,7 @@ def set_knobs(model: nn.Module, name: str | None = None, **knobs: float) -> None
     modules = [module for each in names for site in sites_of(model, each).values() if (module := site.module(each))]
     todo: list[tuple[AdapterModule, str, float]] = []
     for knob, value in knobs.items():
-        if isinstance(value, bool) or not isinstance(cast(object, value), (int, float)):
-            raise refuse("E507", f"{knob} is a number, not {value!r}")
+        value = number(knob, value)
         having = [(module, known) for module in modules if (known := knob_of(module, knob)) is not None]
         if not having:
             there = sorted({known for module in modules for known in module.knobs})

@@ -165,7 +165,7 @@ def test_overwriting_leaves_the_old_or_the_new(llama: Any, tmp_path: Path, batch
     class Stopped(BaseException):
         pass
 
-    for survives in range(4):
+    for survives in range(5):
         left = survives
 
         def replace(source: Any, target: Any) -> None:
@@ -185,7 +185,7 @@ def test_overwriting_leaves_the_old_or_the_new(llama: Any, tmp_path: Path, batch
         monkeypatch.setattr(files.os, "replace", real)
         found = run(pm.load(make_llama(), tmp_path), batch)
         assert torch.equal(found, new if survives >= 2 else old)
-    assert results == ["stopped"] * 3 + ["saved"]
+    assert results == ["stopped"] * 4 + ["saved"]  # a save first finishes one that was stopped after its commit
     assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter.json", "adapter.safetensors"]
 
 
@@ -265,13 +265,13 @@ BROKEN: list[tuple[Callable[[Path], object], str]] = [
     (add_tensor, "does not list"),
     (misshape, "size mismatch"),
     (other_program, "has errors here"),
-    (garble(knobs={"α": "strong"}), "could not convert"),
+    (garble(knobs={"α": "strong"}), "α is 'strong'"),
     (garble(knobs={"ω": 1.0}), "no knob called ω"),
     (garble(hyper={"r": "two"}), "r is a number"),
     (garble(hyper={"rank": 2}), "no hyperparameter 'rank'"),
     (garble(variant="best"), "no variant 'best'"),
     (garble(dtype="float12"), "no dtype"),
-    (garble(sizes={"m": "many"}), "m = many"),
+    (garble(sizes={"m": "many"}), "m is 'many'"),
     (lambda d: edit(d, lambda j: j.update(tensors=[])), "belongs to another"),
     (lambda d: edit(d, lambda j: j.update(dropout="much")), "lacks or garbles"),
 ]
