@@ -56,7 +56,7 @@ def writable(what: str, text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise refuse("E507", f"{what} {ascii(text)} is no text that can be written to a file: it has half a character",
+        raise refuse("E507", f"{what} {text!a} is no text that can be written to a file: it has half a character",
                      suggestion="another name") from None
     return text
 
