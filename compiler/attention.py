@@ -275,11 +275,13 @@ def head_maps(module: AdapterModule, given: Mapping[str, Tensor] | None = None) 
 
     from padp.compiler.site import HeadMap
 
-    plan = module.compiled
-    if torch.is_grad_enabled() or module.training or torch.compiler.is_compiling():
+    moving = None if given is None else module.minds(None, given)
+    plan = moving or module.compiled
+    if moving is not None or torch.is_grad_enabled() or module.training or torch.compiler.is_compiling():
         module.drop_cache()
         stage = plan.train
-        made = stage.graph(module.like, None, module.training, *module.arguments(stage, None, weight=given))
+        arguments = module.arguments(stage, None, weight=given, moving=moving)
+        made = stage.graph(module.like, None, module.training, *arguments)
         values = list(made) if isinstance(made, (tuple, list)) else [made]
     else:
         values = list(module.steps(None, given))

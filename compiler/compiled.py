@@ -27,6 +27,7 @@ from padp.compiler.fusing import fused
 from padp.compiler.ir import Node
 from padp.compiler.linear import affine, beside_base, matrix_of
 from padp.compiler.low import Low, kept_values, order
+from padp.compiler.origins import Roots, roots
 from padp.compiler.planner import Planner
 from padp.compiler.recompute import Recipe, recipes
 from padp.compiler.search import CPU, MACHINES, Decision, Estimate, Regime
@@ -106,6 +107,7 @@ class Compiled:
     has_bias: bool
     roles: tuple[tuple[str, bool], ...] = ()
     joint: bool = False
+    trained: Callable[[], Compiled] | None = None
     on_plain: Compiled | None = None
     """The same with other plans, for a base layer that is nothing but a product; None where they would not be faster.
     """
@@ -128,6 +130,20 @@ class Compiled:
     def step_of_one(self) -> Stage:
         """A training step of one token, planned when the first one comes."""
         return self.stepping() or self.one.whole
+
+    @cached_property
+    def base_moves(self) -> Compiled:
+        """The same for a base that is trained too: nothing is kept that was computed from it. Planned when wanted."""
+        assert self.trained is not None
+        made = self.trained()
+        made.train.ready()
+        made.one.whole.ready()
+        return made
+
+    @cached_property
+    def roots(self) -> Roots:
+        """What is read beside x and learned tensors."""
+        return roots(self)
 
     def ready(self) -> None:
         """Build what torch.compile may enter first."""
@@ -172,9 +188,13 @@ class _Key:
     """A hashable bundle of arguments; the method is kept alive with it."""
 
     def __init__(self, key: Any, method: Method, sizes: dict[str, int], hyper: dict[str, Any],
-                 has_bias: bool | frozenset[str], train: Regime) -> None:
-        self.key, self.method, self.sizes, self.hyper = key, method, sizes, hyper
-        self.has_bias, self.train = has_bias, train
+                 has_bias: bool | frozenset[str], train: Regime, base_moves: bool = False) -> None:
+        self.key, self.method, self.sizes, self.hyper = (key, base_moves), method, sizes, hyper
+        self.has_bias, self.train, self.base_moves = has_bias, train, base_moves
+
+    def where_the_base_moves(self) -> _Key:
+        """The same for a base that is trained too."""
+        return _Key(self.key[0], self.method, self.sizes, self.hyper, self.has_bias, self.train, True)
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -197,7 +217,7 @@ def _compile(k: _Key) -> Compiled:
         return _compile_attention(k, typed, names)
     weight = next((n for n in [typed.names.get("W")] if n is not None and n.op == "weight"), None)
     has_bias = bool(k.has_bias)
-    planner = lower.planner(typed.graph, weight, k.train, has_bias=has_bias)
+    planner = lower.planner(typed.graph, weight, k.train, has_bias=has_bias, base_moves=k.base_moves)
     total = typed.output
     if method.site == "linear" and has_bias and not typed.mentions_bias:
         total = b.add(typed.graph, total, typed.graph.node("bias", (), ("bias",), total.type))
@@ -249,7 +269,8 @@ def _compile(k: _Key) -> Compiled:
         delta=None if plain_delta is None else stage(plain_delta), merging=merging,
         stepping=lambda: stepping(False),
         penalty=None if plain_penalty is None else stage(plain_penalty), planner=planner, outputs=trained,
-        decisions=decisions, why_not_mergeable=why, needs_weight=_reads_weight(trained[0]), has_bias=has_bias)
+        decisions=decisions, why_not_mergeable=why, needs_weight=_reads_weight(trained[0]), has_bias=has_bias,
+        trained=lambda: _compile(k.where_the_base_moves()))
     if not inside:
         return made
     return replace(made, on_plain=replace(_on_plain(made, inside, stage), stepping=lambda: stepping(True)))
@@ -330,7 +351,7 @@ def _evaluation(regime: Regime, outputs: tuple[Low, ...], decisions: tuple[Decis
 def _compile_attention(k: _Key, typed: Elaborated, names: Mapping[str, str]) -> Compiled:
     """The maps of every head as one graph; it has no tokens, so all of it is the step stage."""
     method = k.method
-    planner = lower.planner(typed.graph, None, k.train, has_bias=False)
+    planner = lower.planner(typed.graph, None, k.train, has_bias=False, base_moves=k.base_moves)
     maps, joint = attention_maps(typed, planner.rules)
     wanted = [planner.value(n) for m in maps.values() for n in (m.matrix, m.offset) if n is not None]
     roots, decisions = _settled(planner, k.train, *wanted)
@@ -345,7 +366,8 @@ def _compile_attention(k: _Key, typed: Elaborated, names: Mapping[str, str]) -> 
         penalty=None if penalty is None else emit(penalty, method.source, names, kept), planner=planner, outputs=roots,
         decisions=decisions, why_not_mergeable="an attention is merged into its projections, head by head",
         needs_weight=True, has_bias=bool(k.has_bias),
-        roles=tuple((role, m.offset is not None) for role, m in maps.items()), joint=joint)
+        roles=tuple((role, m.offset is not None) for role, m in maps.items()), joint=joint,
+        trained=lambda: _compile(k.where_the_base_moves()))
 
 
 def _reads_weight(output: Low) -> bool:

@@ -8,7 +8,7 @@
         merged                                               E511: unmerging would bring the old W back
 
 Two hooks on each base see the load, one on the module around the site sees first what else the dict holds. What writes
-to W in another way (``W.add_(…)``, ``W.data = …``) is not seen: detach before it and attach after it.
+to W in another way (``W.add_(…)``, ``base.weight = …``) is seen at the next call, by the same rules (``origins.py``).
 """
 
 from __future__ import annotations
@@ -128,8 +128,11 @@ def replace_on(stand: Stand, base: nn.Module, name: str, value: Any) -> None:
 
 
 def _compute_anew(site: Site, names: tuple[str, ...]) -> None:
-    for name in names:
-        site.module(name).compute_anew(*site.given())
+    for name in site.adapters:
+        if name in names:
+            site.module(name).compute_anew(*site.given())
+        elif any(key.startswith(f"{name}.") for key in site.brought):  # what was computed from them came along
+            site.module(name).belongs_to(*site.given())
 
 
 def _will_differ(stand: Stand, base: nn.Module, state: Mapping[str, Any], prefix: str) -> tuple[str, ...]:

@@ -70,23 +70,21 @@ Copies: TypeAlias = "tuple[tuple[int, int, int], ...]"
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
-    """What was there when values were kept; ``alive`` are the copies that witnesses compare with."""
+class Seen:
+    """Witnesses of some tensors; ``alive`` are the copies that they compare with."""
 
-    steps: int
-    autocast: torch.dtype | None
-    seen: tuple[tuple[StorageWeakRef, int, int, Copies], ...]
+    witnesses: tuple[tuple[StorageWeakRef, int, int, Copies], ...]
     alive: tuple[Tensor, ...]
 
-    def holds(self, tensors: Sequence[Tensor], like: Tensor) -> bool:
+    def holds(self, tensors: Sequence[Tensor]) -> bool:
         """Whether all of it is as it was. Memory that is still alive has its address for itself."""
-        seen = self.seen
-        if self.steps != _Steps.count or len(seen) != len(tensors) or autocast_dtype(like) != self.autocast:
+        witnesses = self.witnesses
+        if len(witnesses) != len(tensors):
             return False
         at = 0
         try:
             for t in tensors:
-                memory, address, version, copies = seen[at]
+                memory, address, version, copies = witnesses[at]
                 at += 1
                 if t.data_ptr() != address or _EXPIRED(memory.cdata):
                     return False
@@ -103,13 +101,37 @@ class Stamp:
         return True
 
 
-def stamp(learned: Sequence[Tensor], given: Sequence[Tensor], like: Tensor, *, trusted: bool = False) -> Stamp | None:
-    """What to ask later whether it still holds, with ``(*learned, *given)``.
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What was there when values were kept."""
 
-    None when that cannot be told: tensors of ``torch.func`` have no address, and learned ones that cannot be compared
+    steps: int
+    autocast: torch.dtype | None
+    seen: Seen
+
+    def holds(self, tensors: Sequence[Tensor], like: Tensor) -> bool:
+        """Whether all of it is as it was."""
+        return self.steps == _Steps.count and autocast_dtype(like) == self.autocast and self.seen.holds(tensors)
+
+
+def stamp(learned: Sequence[Tensor], given: Sequence[Tensor], like: Tensor, *, trusted: bool = False) -> Stamp | None:
+    """What to ask later whether it still holds, with ``(*learned, *given)``; None when that cannot be told."""
+    there = seen(learned, given, trusted=trusted)
+    return None if there is None else Stamp(_Steps.count, autocast_dtype(like), there)
+
+
+def steps_made() -> int:
+    """How many steps all optimisers of this process have made."""
+    return _Steps.count
+
+
+def seen(learned: Sequence[Tensor], given: Sequence[Tensor], *, trusted: bool = False) -> Seen | None:
+    """Witnesses of these tensors.
+
+    None when they cannot tell: tensors of ``torch.func`` have no address, and learned ones that cannot be compared
     are not believed, unless ``trusted``.
     """
-    seen: list[tuple[StorageWeakRef, int, int, Copies]] = []
+    witnesses: list[tuple[StorageWeakRef, int, int, Copies]] = []
     alive: list[Tensor] = []
     try:
         for k, t in enumerate((*learned, *given)):
@@ -121,10 +143,10 @@ def stamp(learned: Sequence[Tensor], given: Sequence[Tensor], like: Tensor, *, t
             alive += (copy for _, copy in pieces)
             copies = tuple((piece.data_ptr(), copy.data_ptr(), piece.numel() * piece.element_size())
                            for piece, copy in pieces)
-            seen.append((StorageWeakRef(t.untyped_storage()), t.data_ptr(), _version(t), copies))
+            witnesses.append((StorageWeakRef(t.untyped_storage()), t.data_ptr(), _version(t), copies))
     except RuntimeError:
         return None
-    return Stamp(_Steps.count, autocast_dtype(like), tuple(seen), tuple(alive))
+    return Seen(tuple(witnesses), tuple(alive))
 
 
 def _version(t: Tensor) -> int:

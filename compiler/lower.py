@@ -9,6 +9,10 @@ from padp.compiler.search import Regime
 from padp.compiler.values import VALUES
 
 
-def planner(g: Graph, weight: Node | None, regime: Regime, *, has_bias: bool = True) -> Planner:
-    """A planner for one program: ``weight`` is W where there is one; choices start from what is best in ``regime``."""
-    return Planner(g, weight, VALUES, APPLIED, regime, has_bias=has_bias)
+def planner(g: Graph, weight: Node | None, regime: Regime, *, has_bias: bool = True, base_moves: bool = False
+            ) -> Planner:
+    """A planner for one program: ``weight`` is W where there is one; choices start from what is best in ``regime``.
+
+    ``base_moves``: W and the bias are trained too, so nothing is kept that was computed from them.
+    """
+    return Planner(g, weight, VALUES, APPLIED, regime, has_bias=has_bias, base_moves=base_moves)

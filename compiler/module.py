@@ -10,7 +10,7 @@ buffer; a random tensor shared by all sites is one ``nn.Parameter`` without grad
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -24,7 +24,8 @@ from padp.compiler.direct import alone
 from padp.compiler.emit import Leaf, Stage, printed, run
 from padp.compiler.freshness import Stamp, stamp
 from padp.compiler.ir import Node, depends
-from padp.compiler.low import order
+from padp.compiler.low import Low, order
+from padp.compiler.origins import NOWHERE, Origin, leaves_of, origin
 from padp.compiler.plans import Plan, plan_of
 from padp.compiler.prims import call_base, dropout
 from padp.compiler.products import plain, plain_or_none
@@ -34,7 +35,7 @@ from padp.compiler.shared import SharedStore
 from padp.compiler.site import HeadMap, bias_of, weight_of
 from padp.compiler.starting import initial, mixed, seed_of, shaped, shared_key
 from padp.compiler.state import Learned
-from padp.compiler.transforms import looked_into
+from padp.compiler.transforms import lent, looked_into
 from padp.compiler.updates import prepare
 from padp.dsl.diagnostics import refuse
 
@@ -56,7 +57,7 @@ class Held:
     values: list[Tensor]
 
 
-_KEPT = ("_held",)
+_KEPT = ("_held", "_numbers")
 """What a module remembers from call to call: no part of its copies."""
 
 
@@ -98,6 +99,8 @@ class AdapterModule(nn.Module):
         if dropout and not 0 <= dropout < 1:
             raise refuse("E507", f"dropout = {dropout}", suggestion="a probability in [0, 1)")
         self._held: Held | None = None
+        self._numbers: tuple[object, list[Tensor]] | None = None
+        self._origin = NOWHERE
         self.tokens: Tokens = "many"
         compiled.ready()
         self._fill(weight, bias, dtype, device, seed, shared)
@@ -118,7 +121,7 @@ class AdapterModule(nn.Module):
                     leaves["param", name] = self._start(name, p, wide, device, seed, shared)
                 else:
                     waiting.append((name, p))
-            kept = self._attach(waiting, leaves, like)
+            kept = self._attach(waiting, leaves, like, self.compiled.kept)
         for name, p in self.compiled.parameters.items():
             self._register(name, p, leaves["param", name], dtype)
         for name, _ in waiting:
@@ -130,6 +133,7 @@ class AdapterModule(nn.Module):
             self.register_buffer(f"kept_{k}", stored.detach().contiguous().clone())
         if not any(t.is_floating_point() for t in (*self.parameters(), *self.buffers())):  # its precision all the same
             self.register_buffer("precision", torch.zeros((), dtype=dtype, device=device), persistent=False)
+        self.belongs_to(weight, bias)
 
     def _refuse_infinite(self, tensor: Tensor, what: str) -> None:
         if tensor.is_floating_point() and not tensor.is_meta and not bool(torch.isfinite(tensor).all()):
@@ -148,8 +152,9 @@ class AdapterModule(nn.Module):
             return shared.take(key, shape, lambda s: initial(p.start, s, generator, dtype, device))
         return initial(p.start, shape, generator, dtype, device)
 
-    def _attach(self, waiting: list[tuple[str, Learned]], leaves: dict[Leaf, Tensor], like: Tensor) -> list[Tensor]:
-        """Starts that are expressions, in order, then the kept values. A decomposition is made once."""
+    def _attach(self, waiting: list[tuple[str, Learned]], leaves: dict[Leaf, Tensor], like: Tensor,
+                kept: Sequence[Low]) -> list[Tensor]:
+        """Starts that are expressions, in order, then kept values. A decomposition is made once."""
         planner = self.compiled.planner
         known: dict[int, Any] = {}
         try:
@@ -157,7 +162,7 @@ class AdapterModule(nn.Module):
                 start, _ = planner.settle(planner.value(planner.rules(_node(p))))
                 (value,) = run(start, leaves, like, known=known)
                 leaves["param", name] = shaped(value, p)
-            return run(self.compiled.kept, leaves, like, known=known)
+            return run(kept, leaves, like, known=known)
         except LinAlgError as error:
             raise refuse("E511", f"{self.adapter.name}: what is computed from W when it is attached cannot be "
                          f"computed ({error})", suggestion="look for nan or inf in the weight") from None
@@ -190,33 +195,91 @@ class AdapterModule(nn.Module):
                 rest.append(f"kept_{k}")
         return tuple(learned), tuple(rest)
 
-    def compute_anew(self, weight: Weights, bias: Tensor | None) -> None:
-        """What was computed from the base's weights, from these instead. Learned tensors stay as they are.
+    def compute_anew(self, weight: Weights, bias: Tensor | None, changed: Collection[Leaf] | None = None) -> None:
+        """What was computed from the base's weights and from frozen tensors, from those of now. Learned tensors stay as
+        they are. With ``changed``, only what was computed from these.
 
-        E511 when it cannot be computed or is not finite.
+        E511 when it cannot be computed or is not finite; then nothing has changed.
         """
         first = next(iter(weight.values())) if isinstance(weight, Mapping) else weight
         device = first.device if first is not None and self.like.is_meta else self.like.device
         like = torch.zeros((), dtype=torch.promote_types(self.like.dtype, torch.float32), device=device)
-        _, rest = self.from_base
-        waiting: list[tuple[str, Learned]] = []
+        _, rest = self.from_base if changed is None or any(kind != "param" for kind, _ in changed) else ((), ())
+        waiting = [(name, p) for name, p in self.compiled.parameters.items() if self.names[name] in rest]
+        stale = {*(changed or ()), *(("param", name) for name, _ in waiting)}
+        kept = {f"kept_{k}": low for k, low in enumerate(self.compiled.kept)
+                if changed is None or f"kept_{k}" in rest or leaves_of(low) & stale}
         with torch.no_grad():
             leaves = self._given_leaves(weight, bias, like)
-            for name, p in self.compiled.parameters.items():
-                attribute = self.names[name]
-                if attribute in rest:
-                    waiting.append((name, p))
-                else:
-                    leaves["param", name] = cast(Tensor, getattr(self, attribute)).detach().to(like)
-            kept = self._attach(waiting, leaves, like)
-            made = {f"kept_{k}": tensor for k, tensor in enumerate(kept)}
+            for name in self.compiled.parameters:
+                if not any(name == other for other, _ in waiting):
+                    leaves["param", name] = cast(Tensor, getattr(self, self.names[name])).detach().to(like)
+            made = dict(zip(kept, self._attach(waiting, leaves, like, list(kept.values())), strict=True))
             made.update({self.names[name]: leaves["param", name] for name, _ in waiting})
-            for attribute in rest:
+            for attribute, new in made.items():
                 old = cast(Tensor, getattr(self, attribute))
-                new = made[attribute].detach().to(device, old.dtype).contiguous().clone()
-                self._refuse_infinite(new, "what is computed from other weights of the base")
-                self._buffers[attribute] = new
+                made[attribute] = new.detach().to(device, old.dtype).contiguous().clone()
+                self._refuse_infinite(made[attribute], "what is computed from other weights of the base")
+        self.__dict__["_buffers"] = {**self._buffers, **made}  # at once: a call elsewhere has the old or the new ones
         self.drop_cache()
+        self.belongs_to(weight, bias)
+
+    def _rooted(self, weight: Weights, bias: Tensor | None) -> dict[Leaf, Tensor]:
+        """The tensors that something was computed from when this was attached, as they are stored."""
+        found: dict[Leaf, Tensor] = {}
+        for leaf in self.compiled.roots.base:
+            t = weight.get(leaf[1]) if isinstance(weight, Mapping) else weight if leaf[0] == "weight" else bias
+            if t is not None:
+                found[leaf] = t
+        for name in self.compiled.roots.frozen:
+            found["param", name] = cast(Tensor, getattr(self, self.names[name]))
+        return found
+
+    def belongs_to(self, weight: Weights, bias: Tensor | None) -> None:
+        """From now on, what was computed when this was attached belongs to these weights and the tensors of now."""
+        self.__dict__["_origin"] = origin(self._rooted(weight, bias))
+
+    def keep_in_line(self, weight: Weights, bias: Tensor | None, *, thoroughly: bool = False) -> None:
+        """Compute anew what was computed from tensors that hold other numbers now.
+
+        ``thoroughly`` compares all numbers, also where no trace of a write is seen. E511 where a learned tensor started
+        from weights that were other ones, and the base is frozen.
+        """
+        given = self._rooted(weight, bias)
+        before = cast(Origin, self.__dict__["_origin"])
+        if not given or (not thoroughly and before.untouched(list(given.values()))) \
+                or any(t.is_meta or lent(t) for t in given.values()):
+            return
+        changed = before.changed(given)
+        if not changed:
+            self.__dict__["_origin"] = before.seen_again(given)
+            return
+        of_base = [leaf for leaf in changed if leaf[0] != "param"]
+        learned = self.from_base[0]
+        if of_base and learned and before.prints and not any(given[leaf].requires_grad for leaf in of_base):
+            names = " and ".join(symbol for symbol, attribute in self.names.items() if attribute in learned)
+            raise refuse("E511", f"the base's weights were changed after {self.adapter.name} was attached, and {names} "
+                         "started from those that were there",
+                         suggestion="padp.refresh(model) keeps the adapter's learned tensors as they are; else change "
+                         "the weights first and then attach")
+        self.compute_anew(weight, bias, changed)
+
+    def minds(self, base: nn.Module | None, weight: Weights = None) -> Compiled | None:
+        """The plans for a base that is trained too, or lent for this call, where that matters. Otherwise None, and what
+        was computed from the base's weights is in line with them."""
+        if weight is None and base is not None:
+            weight, bias = weight_of(base), bias_of(base)
+        else:
+            bias = None
+        moving = list(weight.values()) if isinstance(weight, Mapping) else [t for t in (weight, bias) if t is not None]
+        if any((t.requires_grad and torch.is_grad_enabled()) or lent(t) for t in moving):
+            if torch.compiler.is_compiling() and "base_moves" not in self.compiled.__dict__:
+                raise refuse("E511", f"{self.adapter.name}: a base that is trained too has other plans, and they are "
+                             "not made while torch compiles", suggestion="call the model once before torch.compile")
+            return self.compiled.base_moves
+        if not torch.compiler.is_compiling():
+            self.keep_in_line(weight, bias)
+        return None
 
     def _register(self, name: str, p: Learned, value: Tensor, dtype: torch.dtype) -> None:
         attribute = self.names[name]
@@ -247,9 +310,11 @@ class AdapterModule(nn.Module):
     # ------------------------------------------------------------ what is read when a graph runs
 
     def arguments(self, stage: Stage, base: nn.Module | None, steps: list[Tensor] | None = None,
-                   weight: Weights = None, bias: Tensor | None = None) -> list[Tensor]:
+                   weight: Weights = None, bias: Tensor | None = None, moving: Compiled | None = None) -> list[Tensor]:
+        """What a stage reads, in its order. ``moving``: the plans that it is of, where the base is trained too."""
         out: list[Tensor] = []
         parameters, buffers = self._parameters, self._buffers
+        constants = () if moving is None else self._constants(moving)
         for kind, name in stage.leaves:
             match kind:
                 case "param":
@@ -258,6 +323,8 @@ class AdapterModule(nn.Module):
                     if found is None:
                         found = buffers.get(attribute)
                     out.append(getattr(self, attribute) if found is None else found)  # or parametrised
+                case "kept" if moving is not None:
+                    out.append(constants[int(name)])
                 case "kept":
                     out.append(cast(Tensor, buffers[f"kept_{name}"]))
                 case "step":
@@ -269,7 +336,8 @@ class AdapterModule(nn.Module):
                     out.append(weight)
                 case "weight":
                     assert base is not None
-                    out.append(weight_of(base))
+                    own = weight_of(base)
+                    out.append(own if moving is None else own.to(self.like.dtype))
                 case "bias":
                     out.append(bias if bias is not None else cast(Tensor, cast(nn.Module, base).bias))
                 case "knob":
@@ -277,6 +345,17 @@ class AdapterModule(nn.Module):
                 case _:
                     out.append(self.like)
         return out
+
+    def _constants(self, moving: Compiled) -> list[Tensor]:
+        """The kept values of plans for a base that is trained too: they are made of numbers alone."""
+        like = self.like
+        key = (like.device, like.dtype)
+        known = self.__dict__["_numbers"]
+        if known is None or known[0] != key:
+            with torch.no_grad():
+                known = key, run(moving.kept, {}, like.detach())
+            self.__dict__["_numbers"] = known
+        return cast("list[Tensor]", known[1])
 
     @property
     def like(self) -> Tensor:
@@ -293,25 +372,28 @@ class AdapterModule(nn.Module):
     def forward(self, x: Tensor, base: nn.Module) -> Tensor:
         """y for x of any leading shape; the base layer is called inside, once. A hidden site gives None for it."""
         tokens = self.tokens  # once: another thread may say otherwise meanwhile
-        if tokens == "one" and alone(x) and plain_or_none(base):
+        moving = self.minds(base) if base is not None and self.compiled.roots.minds else None
+        if moving is None and tokens == "one" and alone(x) and plain_or_none(base):
             y = self._directly(x, base)
             if y is not None:
                 return y
-        plan = self.plans_on(base)
+        plan = moving or self.plans_on(base)
         if self.dropout and self.training:
             y = call_base(base, x, x)
             return y + self.added(x, base).to(y.dtype)
         if torch.compiler.is_compiling() and not (torch.is_grad_enabled() or self.training):
             whole = plan.evaluation(tokens).whole
             return cast(Tensor, whole.graph(x, base, False, *self.arguments(whole, base)))
-        if torch.is_grad_enabled() or self.training:
+        if torch.is_grad_enabled() or self.training or moving is not None:
             self.drop_cache()
             if tokens == "one":
                 whole = plan.one.whole if torch.compiler.is_compiling() else plan.step_of_one
-                return cast(Tensor, whole.graph(x, base, self.training, *self.arguments(whole, base)))
-            if plan.lean is not None and torch.is_grad_enabled() and not looked_into() and possible(x):
-                return self._leanly(plan.lean, x, base)
-            return cast(Tensor, plan.train.graph(x, base, self.training, *self.arguments(plan.train, base)))
+                return cast(Tensor, whole.graph(x, base, self.training, *self.arguments(whole, base, moving=moving)))
+            lean = plan.lean if moving is None and torch.is_grad_enabled() else None
+            if lean is not None and not looked_into() and possible(x):
+                return self._leanly(lean, x, base)
+            given = self.arguments(plan.train, base, moving=moving)
+            return cast(Tensor, plan.train.graph(x, base, self.training, *given))
         steps, token = self.steps(base, tokens=tokens), plan.evaluation(tokens).token
         return cast(Tensor, token.graph.forward(x, base, False, *self.arguments(token, base, steps)))
 
@@ -408,10 +490,11 @@ class AdapterModule(nn.Module):
 
     def delta(self, x: Tensor, base: nn.Module | None = None) -> Tensor:
         """y − base(x), for programs that add to the base's output. ``base`` is read where W or the bias is used."""
-        stage = self.compiled.delta
+        moving = self.minds(base) if base is not None and self.compiled.roots.minds else None
+        stage = (moving or self.compiled).delta
         if stage is None:
             raise refuse("E508", f"{self.adapter.name} does not only add to the base's output")
-        return cast(Tensor, stage.graph(x, None, self.training, *self.arguments(stage, base)))
+        return cast(Tensor, stage.graph(x, None, self.training, *self.arguments(stage, base, moving=moving)))
 
     def added(self, x: Tensor, base: nn.Module) -> Tensor:
         """``delta`` with the adapter's own dropout before it, in training."""
@@ -420,9 +503,13 @@ class AdapterModule(nn.Module):
     def penalty(self, base: nn.Module | None = None, weight: Weights = None) -> Tensor | None:
         """What the program minimises beside the loss, or None. ``base``, or the weights by name of an attention, are
         read where a term reads them."""
-        stage = self.compiled.penalty
-        return None if stage is None else cast(Tensor, stage.graph(self.like, None, self.training,
-                                                                   *self.arguments(stage, base, weight=weight)))
+        if self.compiled.penalty is None:
+            return None
+        asked = self.compiled.roots.minds and (base is not None or weight is not None)
+        moving = self.minds(base, weight) if asked else None
+        stage = cast(Stage, (moving or self.compiled).penalty)
+        arguments = self.arguments(stage, base, weight=weight, moving=moving)
+        return cast(Tensor, stage.graph(self.like, None, self.training, *arguments))
 
     @property
     def has_updates(self) -> bool:
@@ -449,6 +536,7 @@ class AdapterModule(nn.Module):
         plan = self.compiled
         if plan.why_not_mergeable is not None:
             raise refuse("E504", f"{self.adapter.name} cannot be merged: {plan.why_not_mergeable}")
+        self.keep_in_line(weight, bias)
         wide = torch.promote_types(torch.promote_types(weight.dtype, self.like.dtype), torch.float32)
         with torch.no_grad():
             W, b = weight.to(wide), None if bias is None else bias.to(wide)
@@ -482,7 +570,7 @@ class AdapterModule(nn.Module):
 
     def literal(self, base: nn.Module) -> Reference:
         """What the program means on a base layer with the tensors of now."""
-        return self._reference(weight_of(base).detach(), bias_of(base))
+        return self._reference(weight_of(base), bias_of(base))
 
     def meaning(self) -> Reference:
         """The program read literally with the tensors of now, without what the base holds: for ``after backward``."""
@@ -541,14 +629,20 @@ class AdapterModule(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> AdapterModule:
         self.drop_cache()
+        before = self.like.dtype
         moved = cast(AdapterModule, super()._apply(fn, recurse))  # type: ignore[no-untyped-call]
+        if self.like.dtype != before:
+            self.__dict__["_origin"] = self._origin.cast()
         moved._write_knobs()  # from the numbers: half precision and back would have rounded them
         return moved
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         self.drop_cache()
-        super()._load_from_state_dict(*args, **kwargs)
+        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
         self._write_knobs()
+        if any(f"{prefix}kept_{k}" in state_dict for k in range(len(self.compiled.kept))):
+            frozen = {leaf: t for leaf, t in self._rooted(None, None).items() if leaf[0] == "param"}
+            self.__dict__["_origin"] = self._origin.with_these(frozen)  # what was computed from them came along
 
     def __deepcopy__(self, memo: dict[int, Any]) -> AdapterModule:
         """A copy with tensors of its own; the compiled graphs hold no state and stay shared."""
@@ -558,13 +652,13 @@ class AdapterModule(nn.Module):
         memo[id(self)] = twin
         for key, value in self.__dict__.items():
             twin.__dict__[key] = value if key in ("adapter", "compiled", "names") else \
-                None if key in _KEPT else deepcopy(value, memo)
+                None if key in _KEPT else value.alone() if key == "_origin" else deepcopy(value, memo)
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickling: without the graphs, which are compiled again (pickling an fx graph re-traces it)."""
         return {**{k: v for k, v in self.__dict__.items() if k not in ("compiled", *_KEPT)},
-                "has_bias": self.compiled.has_bias}
+                "_origin": self._origin.alone(), "has_bias": self.compiled.has_bias}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         has_bias = state.pop("has_bias")

@@ -35,13 +35,14 @@ class Planner:
     """One plan: a graph, a number of tokens, training or not."""
 
     def __init__(self, g: Graph, weight: Node | None, values: Mapping[str, Value], applied: Mapping[str, Application],
-                 regime: Regime, *, has_bias: bool = True, on_tokens: bool = True) -> None:
+                 regime: Regime, *, has_bias: bool = True, on_tokens: bool = True, base_moves: bool = False) -> None:
+        self.base_moves = base_moves
         self.g, self.regime, self.has_bias, self.on_tokens = g, regime, has_bias, on_tokens
         self.weight = weight
         self._value_of, self._apply_of = values, applied
         self.table = Table()
         self.estimate = Estimate(regime, {})
-        self.rules = Simplifier(g)
+        self.rules = Simplifier(g, base_moves=base_moves)
         self._values: dict[int, Low] = {}
         self._applied: dict[tuple[Any, ...], Low] = {}
         self._dense: dict[tuple[int, ...], Low] = {}
@@ -51,7 +52,8 @@ class Planner:
 
     def without_base(self) -> Planner:
         """A planner to which W is a matrix like any other; what both make of equal parts is the same value."""
-        made = Planner(self.g, None, self._value_of, self._apply_of, self.regime, has_bias=False)
+        made = Planner(self.g, None, self._value_of, self._apply_of, self.regime, has_bias=False,
+                       base_moves=self.base_moves)
         made.table, made.estimate, made.rules = self.table, self.estimate, self.rules
         return made
 

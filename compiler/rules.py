@@ -26,10 +26,10 @@ _READS_FAMILY = ("view", "reshape", "take", "slice", "repeat", "assemble", "grou
 
 
 class Simplifier:
-    """Rewrites bottom-up; the same node is rewritten once."""
+    """Rewrites bottom-up; the same node is rewritten once. ``base_moves``: W is trained too."""
 
-    def __init__(self, g: Graph) -> None:
-        self.g = g
+    def __init__(self, g: Graph, *, base_moves: bool = False) -> None:
+        self.g, self.base_moves = g, base_moves
         self._done: dict[int, Node] = {}
         self._kept: list[Node] = []  # ids stay valid while their nodes are alive
 
@@ -402,10 +402,12 @@ class Simplifier:
                 return b.inv(g, a)
 
     def detach(self, a: Node) -> Node:
-        """detach f(a, b) = f(detach a, detach b): only leaves are cut, so nothing is recorded for backward."""
+        """detach f(a, b) = f(detach a, detach b): only leaves are cut, so nothing is recorded for backward. W and the
+        bias are cut where the base is trained too."""
         cache: dict[int, Node] = {}
         for n in walk(a):
-            if n.op in ("param", "input") and (n.op == "input" or n.attrs[1] == "learned"):
+            if n.op == "input" or (n.op == "param" and n.attrs[1] == "learned") or \
+                    (self.base_moves and n.op in ("weight", "bias")):
                 cache[id(n)] = self.g.node("detach", (n,), (), n.type)
             elif n.op == "detach":
                 cache[id(n)] = n

@@ -385,6 +385,9 @@ class LinearSite(Site, StandIn):
         if not modules:
             raise refuse("E504", f"{self.label} has no active adapter to merge")
 
+        for module in modules:
+            module.keep_in_line(*self.given(), thoroughly=True)
+
         def change(W: Tensor, b: Tensor | None) -> tuple[Tensor, Tensor | None]:
             first, *rest = (module.merged(W, b) for module in modules)
             for weight, bias in rest:

@@ -15,6 +15,9 @@ from torch.autograd import forward_ad
 _PEEK: Callable[[], object] | None = getattr(getattr(getattr(torch, "_C", None), "_functorch", None),
                                              "peek_interpreter_stack", None)
 """What torch.func is doing now, or None; torch has no public name for it."""
+_WRAPPED: Callable[[Tensor], bool] = getattr(getattr(getattr(torch, "_C", None), "_functorch", None),
+                                             "is_functorch_wrapped_tensor", lambda _: False)
+"""Whether a tensor stands for many, or is being differentiated by torch.func."""
 _MODES: Callable[[], int] | None = getattr(getattr(torch, "_C", None), "_len_torch_dispatch_stack", None)
 """How many dispatch modes there are now; torch has no public name for it."""
 _CASTING: Callable[[], bool] = getattr(getattr(torch, "_C", None), "_is_any_autocast_enabled",
@@ -27,6 +30,11 @@ def looked_into() -> bool:
     """True under torch.compile, export, jit.trace, vmap, torch.func.grad and forward-mode differentiation."""
     return torch.compiler.is_compiling() or _TRACED() or (_PEEK is not None and _PEEK() is not None) \
         or getattr(forward_ad, "_current_level", -1) >= 0
+
+
+def lent(t: Tensor) -> bool:
+    """Whether a tensor is one of torch.func's, for the time of a call."""
+    return _PEEK is not None and _PEEK() is not None and _WRAPPED(t)
 
 
 def dispatched() -> bool:

@@ -21,10 +21,11 @@ from padp.compiler.totals import added_up, one_product
 
 
 def _leaf(p: Planner, node: Node) -> Low:
-    stage = {"param": 1 if node.op == "param" and node.attrs[-1] == "learned" else 0, "weight": 0, "bias": 0,
+    learned = node.op == "param" and node.attrs[-1] == "learned"
+    stage = {"param": int(learned or p.base_moves), "weight": int(p.base_moves), "bias": int(p.base_moves),
              "input": 2, "knob": 1}[node.op]
     lead = ("T",) if node.op == "input" else ()
-    moves = node.op == "input" or (node.op == "param" and stage == 1)
+    moves = node.op == "input" or learned or (p.base_moves and node.op in ("weight", "bias"))
     return p.make(node.op, (node.attrs[0],), node.type, lead, stage=stage, grad=moves)
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from padp.models import merge as merge
     from padp.models import penalty as penalty
     from padp.models import prompt as prompt
+    from padp.models import refresh as refresh
     from padp.models import save as save
     from padp.models import set as set
     from padp.models import summary as summary
@@ -56,6 +57,7 @@ _HOME = {
     "merge": "padp.models",
     "penalty": "padp.models",
     "prompt": "padp.models",
+    "refresh": "padp.models",
     "save": "padp.models",
     "set": "padp.models",
     "summary": "padp.models",
@@ -80,6 +82,7 @@ __all__ = [
     "merge",
     "penalty",
     "prompt",
+    "refresh",
     "save",
     "set",
     "summary",

@@ -6,7 +6,7 @@
     hidden, attention                  sites that are no linear layer
     positions, told, calls, reading    which tokens of a call a hidden site edits
     fast_paths                         what would bypass them
-    attaching, detaching, merging, training, prompting, checkpoint, files, listing       the public functions
+    attaching, detaching, merging, refreshing, training, prompting, checkpoint, files, listing       the public functions
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from padp.models.detaching import detach
 from padp.models.listing import summary, targets
 from padp.models.merging import merge, unmerge
 from padp.models.prompting import prompt
+from padp.models.refreshing import refresh
 from padp.models.training import penalty, trainable, update
 from padp.models.training import set_knobs as set
 
 __all__ = [
-    "activate", "attach", "decoding", "detach", "disabled", "load", "merge", "penalty", "prompt", "save", "set",
-    "summary", "targets", "trainable", "unmerge", "update",
+    "activate", "attach", "decoding", "detach", "disabled", "load", "merge", "penalty", "prompt", "refresh", "save",
+    "set", "summary", "targets", "trainable", "unmerge", "update",
 ]

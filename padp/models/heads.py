@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from padp.compiler.site import StandIn, bias_of, weight_of, why_not_linear
+from padp.compiler.site import Kept, StandIn, bias_of, stored_transposed, weight_of, why_not_linear
 from padp.dsl.diagnostics import refuse
 
 # Where the projections are, from the attention module; "^" is its parent. LLaMA and most decoders; OPT, BART, CLIP,
@@ -54,22 +54,34 @@ class Attention:
         parent, name = self.owners[role]
         return own(cast(nn.Module, getattr(parent, name)))
 
+    def _own(self, role: str) -> tuple[Tensor, Tensor | None]:
+        """The weight and bias of a role's linear layer, without what is merged into it."""
+        parent, name = self.owners[role]
+        stand, base = getattr(parent, name), self.projection(role)
+        kept = cast("Kept | None", getattr(stand, "_kept", None))
+        if kept is None:
+            return weight_of(base), bias_of(base)
+        here = weight_of(base).device
+        weight = (kept.weight.T if stored_transposed(base) else kept.weight).to(here)
+        return weight, None if kept.bias is None else kept.bias.to(here)
+
     @property
     def sizes(self) -> dict[str, int]:
         """The dimensions that an attention site binds."""
         return {"H": self.heads, "G": self.groups, "e": self.size, "d": self.width}
 
     def tensors(self) -> dict[str, Tensor]:
-        """W_Q (H,e,d), W_K and W_V (G,e,d), W_O (H,d,e), and b_Q … b_O where there are biases, by head."""
+        """W_Q (H,e,d), W_K and W_V (G,e,d), W_O (H,d,e), and b_Q … b_O where there are biases, by head.
+
+        The model's own, also while something is merged into them.
+        """
         e, given = self.size, cast("dict[str, Tensor]", {})
         for role in "qkv":
-            base = self.projection(role)
-            W, bias = weight_of(base), bias_of(base)
+            W, bias = self._own(role)
             given[f"W_{role.upper()}"] = W.reshape(-1, e, W.shape[1])
             if bias is not None:
                 given[f"b_{role.upper()}"] = bias.reshape(-1, e)
-        base = self.projection("o")
-        W, bias = weight_of(base), bias_of(base)
+        W, bias = self._own("o")
         given["W_O"] = W.reshape(W.shape[0], -1, e).movedim(1, 0)
         if bias is not None:
             given["b_O"] = bias
