@@ -146,7 +146,8 @@ class Compiled:
         return roots(self)
 
     def ready(self) -> None:
-        """Build what torch.compile may enter first."""
+        """Build what torch.compile may enter first, and find what it may ask."""
+        assert self.roots is not None
         for each in (self, self.usual):
             each.train.ready()
             each.many.whole.ready()

@@ -272,7 +272,10 @@ class AdapterModule(nn.Module):
         else:
             bias = None
         moving = list(weight.values()) if isinstance(weight, Mapping) else [t for t in (weight, bias) if t is not None]
-        if any((t.requires_grad and torch.is_grad_enabled()) or lent(t) for t in moving):
+        trains, moves = torch.is_grad_enabled(), False
+        for t in moving:
+            moves = moves or (trains and t.requires_grad) or lent(t)
+        if moves:
             if torch.compiler.is_compiling() and "base_moves" not in self.compiled.__dict__:
                 raise refuse("E511", f"{self.adapter.name}: a base that is trained too has other plans, and they are "
                              "not made while torch compiles", suggestion="call the model once before torch.compile")
@@ -638,7 +641,7 @@ class AdapterModule(nn.Module):
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         self.drop_cache()
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *args)
         self._write_knobs()
         if any(f"{prefix}kept_{k}" in state_dict for k in range(len(self.compiled.kept))):
             frozen = {leaf: t for leaf, t in self._rooted(None, None).items() if leaf[0] == "param"}

@@ -34,7 +34,7 @@ def looked_into() -> bool:
 
 def lent(t: Tensor) -> bool:
     """Whether a tensor is one of torch.func's, for the time of a call."""
-    return _PEEK is not None and _PEEK() is not None and _WRAPPED(t)
+    return not torch.compiler.is_compiling() and _PEEK is not None and _PEEK() is not None and _WRAPPED(t)
 
 
 def dispatched() -> bool:

@@ -56,7 +56,7 @@ def attach(model: Model, adapter: Adapter, targets: str | Sequence[str] = ALL, *
     modules that are trained whole, as copies. The adapter joins the active ones unless ``active`` is false.
 
     Attach after the base's weights are loaded. Others that are loaded later (``load_state_dict``) are followed by what
-    was computed from W, or refused (E511) where a learned tensor started from W; a write into W is not seen.
+    was computed from W, or refused (E511) where a learned tensor started from W; so are writes into W (``refresh``).
 
     Raises ``PadpError`` and leaves the model as it was: E502 a module that such an adapter cannot take, E503 patterns
     that match nothing, E506 a shared tensor that is too small, E507 and E501 hyperparameters, E508 adapters that do not

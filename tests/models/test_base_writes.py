@@ -12,11 +12,15 @@ from torch import Tensor, nn
 import padp
 from padp.compiler.site import LinearSite
 from tests.models.writes import LIBRARY, WRITES, Write, agree, in_inference_mode
-from tests.stdlib.common import Case, close, inputs, learned, only, trained
+from tests.stdlib.common import Case, base_layer, close, inputs, learned, only, randomise, trained
 
 FROZEN = [(case, symbol) for case in LIBRARY for symbol, space in case.adapter.parameters.items() if "frozen" in space]
 FROM_W = [case for case in LIBRARY if case.name in ("delora", "psoft", "ssvd", "svft", "antipasto")]
 STARTED = [case for case in LIBRARY if case.name in ("dora", "pissa")]
+
+
+def weight_of(layer: LinearSite) -> Tensor:
+    return cast(Tensor, layer.base.weight)
 
 
 def warm(layer: LinearSite, x: Tensor) -> None:
@@ -43,12 +47,11 @@ def test_a_write_into_the_base(case: Case, write: Write) -> None:
 
 @pytest.mark.parametrize("case", LIBRARY, ids=str)
 def test_scaled_in_place_and_nothing_called_in_between(case: Case) -> None:
-    model = nn.Sequential(trained(case).eval())
-    site, x = cast(LinearSite, model[0]), inputs(case, 4)
-    site.path = "0"
-    cast(Any, model)._padp = padp.attach(nn.Sequential(nn.Linear(2, 2)), padp.compile("lora"), r=1)._padp
+    model = nn.Sequential(base_layer(case))
+    padp.attach(model, case.adapter, **case.hyper)
+    site, x = randomise(cast(LinearSite, model[0]), 0.3), inputs(case, 4)
     with torch.no_grad():
-        site.base.weight.mul_(2.0)
+        weight_of(site).mul_(2.0)
         cast(Tensor, site.base.bias).add_(1.0)
     padp.refresh(model)
     agree(site, x)
@@ -71,7 +74,7 @@ def test_equal_numbers_elsewhere_are_no_change(case: Case) -> None:
     """Moved, copied, stored in another precision and back: kept values stay, bit for bit."""
     layer, x = trained(case).eval(), inputs(case, 4)
     kept = {k: t for k, t in only(layer).named_buffers() if k.startswith("kept_")}
-    cast(Any, layer.base).weight = nn.Parameter(layer.base.weight.detach().clone(), requires_grad=False)
+    cast(Any, layer.base).weight = nn.Parameter(weight_of(layer).detach().clone(), requires_grad=False)
     for twin in (layer, copy.deepcopy(layer)):
         warm(twin, x)
         assert all(torch.equal(t, kept[k]) for k, t in only(twin).named_buffers() if k.startswith("kept_"))
@@ -89,7 +92,8 @@ def test_gradients_towards_a_base_that_is_trained_too(case: Case, tokens: int) -
     layer.base.requires_grad_()
     only(layer).expect("one" if tokens == 1 else "many")
     x = inputs(case, tokens).requires_grad_()
-    own = {"x": x, "W": layer.base.weight, "bias": layer.base.bias, **learned(only(layer))}
+    own: dict[str, Tensor] = {"x": x, "W": weight_of(layer), "bias": cast(Tensor, layer.base.bias),
+                              **learned(only(layer))}
     weights = torch.randn(tokens, case.m, dtype=torch.float64)
     for _ in range(2):
         fast, slow = layer(x), layer.reference(x)
@@ -99,10 +103,10 @@ def test_gradients_towards_a_base_that_is_trained_too(case: Case, tokens: int) -
         for name, a, b in zip(own, one, other, strict=True):
             assert (a - b).abs().max() <= 1e-8 * max(1.0, float(b.abs().max())), f"gradient of {name}"
         with torch.no_grad():  # a step of an optimiser
-            layer.base.weight.sub_(0.01 * one[1])
+            weight_of(layer).sub_(0.01 * one[1])
     with torch.no_grad():
         close(layer.eval()(x), layer.reference(x), 1e-9)
-        layer.base.weight.mul_(1.1)
+        weight_of(layer).mul_(1.1)
         close(layer(x), layer.reference(x), 1e-9)
 
 
@@ -127,7 +131,7 @@ def test_weights_lent_for_one_call(case: Case) -> None:
     """torch.func puts other weights in the place of the base's, many at once."""
     layer, x = trained(case).eval(), inputs(case, 4)
     warm(layer, x)
-    W = layer.base.weight.detach()
+    W = weight_of(layer).detach()
     both = torch.stack([W, W.flip(0)])
 
     def call(weight: Tensor) -> Tensor:
@@ -137,7 +141,7 @@ def test_weights_lent_for_one_call(case: Case) -> None:
         made = torch.vmap(call)(both)
         close(made[0], layer.reference(x), 1e-9)
         other = copy.deepcopy(layer)
-        other.base.weight.copy_(both[1])
+        weight_of(other).copy_(both[1])
         only(other).compute_anew(*other.given())
         close(made[1], other.reference(x), 1e-9)
         close(layer(x), layer.reference(x), 1e-9)
