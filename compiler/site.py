@@ -51,7 +51,7 @@ def why_not_linear(module: nn.Module) -> str | None:
 def weight_of(base: nn.Module) -> Tensor:
     """W ∈ ℝ^{m×n} (outputs × inputs) of a linear layer; of a Conv1D a transposed view."""
     if type(base) is nn.Linear:
-        return cast(Tensor, base.weight)
+        return base.weight
     weight = cast(Tensor, base.weight)
     return weight.T if stored_transposed(base) else weight
 
