@@ -6,7 +6,7 @@
     hidden, attention                  sites that are no linear layer
     positions, told, calls, reading    which tokens of a call a hidden site edits
     fast_paths                         what would bypass them
-    attaching, detaching, merging, refreshing, training, prompting, checkpoint, files, listing       the public functions
+    attaching, detaching, merging, refreshing, training, prompting, checkpoint, files, listing    the public functions
 """
 
 from __future__ import annotations
