@@ -18,7 +18,7 @@ import sympy as sp
 from padp.compiler import build as b
 from padp.compiler.algebra import open_size, settle
 from padp.compiler.conditions import Condition, decide
-from padp.compiler.dims import show, symbol
+from padp.compiler.dims import same, show, symbol
 from padp.compiler.ir import UNKNOWN, Graph, Node, Type, depends
 from padp.compiler.loops import run_step
 from padp.compiler.meanings import dimension, hold, outside, parameter, scalar, space_type, term
@@ -237,9 +237,11 @@ def _bind_site(s: State, has_bias: bool | frozenset[str]) -> None:
 
 
 def _with_start(s: State, p: Learned) -> Learned:
-    init = p.declaration.init
+    init, space = p.declaration.init, p.declaration.space
     if p.declaration.seed is not None:
         _seed(s, p.declaration.seed)
+    if space.kind in ("O", "SO", "St"):
+        return Learned(p.declaration, p.node, p.stored, _start_in_space(s, p))
     if init is None:
         default = "zeros" if p.declaration.role == "learned" else "kaiming"
         return Learned(p.declaration, p.node, p.stored, Start(default))
@@ -255,6 +257,28 @@ def _seed(s: State, seed: Term) -> None:
             report(s, "E310", "a seed is a number of the header, or one as it stands", seed.span, "seed = 0")
     else:
         hold(s, Condition(node.value, None, seed.span), "a seed")
+
+
+def _start_in_space(s: State, p: Learned) -> Start:
+    """The start of a tensor in O, SO or St: without ``init`` a learned one is the identity, its first rows in St."""
+    declaration, type_ = p.declaration, p.node.type
+    if declaration.init is None:
+        if declaration.role != "learned":
+            return Start("orthogonal")
+        if type_.kind == "unknown":
+            return Start("zeros")
+        rows, columns = type_.item
+        unit = b.eye(s.g, columns)
+        return Start(node=unit if same(rows, columns) else b.slice_(s.g, unit, -2, 0, rows))
+    start = start_of(s, declaration.init, type_)
+    numbers = start.kind in ("zeros", "ones", "constant") or (start.node is not None and start.node.op == "scale"
+                                                              and start.node.args[1].op == "full")
+    if numbers and (start.kind == "zeros" or type_.kind == "unknown" or not same(type_.item[0], 1)):
+        space = declaration.space
+        report(s, "E311", f"`{declaration.name}` cannot start as one number in all entries: no such matrix is in "
+               f"{s.method.source.slice(space.span)}", declaration.init.span,
+               "no init: then it starts as the identity; or init = orthogonal")
+    return start
 
 
 def start_of(s: State, init: Term, type_: Type) -> Start:

@@ -545,7 +545,7 @@ def parameter(s: State, name: str) -> Node | None:
     kept, s.g.span = s.g.span, declaration.span
     leaf = s.g.node("param", (), (name, declaration.role), type_)
     node = leaf
-    if declaration.space.kind in ("O", "St", "SO") and declaration.role == "learned" and type_.kind != "unknown":
+    if declaration.space.kind in ("O", "St", "SO") and type_.kind != "unknown":
         node = s.g.node("orthonormal" if declaration.space.kind != "SO" else "special_orthogonal", (leaf,), (), type_)
     s.g.span = kept
     s.learned[name] = Learned(declaration, node, type_.shape, Start())

@@ -26,6 +26,7 @@ from padp.compiler.freshness import Stamp, stamp
 from padp.compiler.ir import Node, depends
 from padp.compiler.low import Low, order
 from padp.compiler.origins import NOWHERE, Origin, leaves_of, origin
+from padp.compiler.orthonormal import SPACES, Computed, in_space, refuse_deficient
 from padp.compiler.plans import Plan, plan_of
 from padp.compiler.prims import call_base, dropout
 from padp.compiler.products import plain, plain_or_none
@@ -62,7 +63,10 @@ _KEPT = ("_held", "_numbers")
 
 
 class Tensors(Mapping[str, Tensor]):
-    """The declared tensors of an adapter, by the symbol as written or by its ASCII name."""
+    """The declared tensors of an adapter, by the symbol as written or by its ASCII name.
+
+    One in O, SO or St is the orthonormal matrix that the program means; what is stored is ``get_parameter``.
+    """
 
     def __init__(self, owner: AdapterModule) -> None:
         self._owner = owner
@@ -72,7 +76,12 @@ class Tensors(Mapping[str, Tensor]):
         attribute = names.get(key, key if key in names.values() else f"{key}_")
         if attribute not in {names[n] for n in self._owner.compiled.parameters}:
             raise KeyError(f"{key}; there are {', '.join(self)}")
-        return cast(Tensor, getattr(self._owner, attribute))
+        symbol = next(n for n in self._owner.compiled.parameters if names[n] == attribute)
+        stored = cast(Tensor, getattr(self._owner, attribute))
+        space = self._owner.compiled.parameters[symbol].declaration.space
+        if space.kind not in SPACES:
+            return stored
+        return Computed.of(in_space(space.kind, self._owner.stored(symbol)), symbol, attribute)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._owner.compiled.parameters)
@@ -124,6 +133,9 @@ class AdapterModule(nn.Module):
             kept = self._attach(waiting, leaves, like, self.compiled.kept)
         for name, p in self.compiled.parameters.items():
             self._register(name, p, leaves["param", name], dtype)
+        for name, p in self.compiled.parameters.items():
+            if p.declaration.space.kind in SPACES:
+                refuse_deficient(name, p.declaration.space, self.stored(name))
         for name, _ in waiting:
             self._refuse_infinite(cast(Tensor, getattr(self, self.names[name])), f"the start of {name}")
         self._write_knobs(leaves)
@@ -584,13 +596,17 @@ class AdapterModule(nn.Module):
             {} if weight is None else {"W": weight}
         if bias is not None:
             tensors["bias"] = bias
-        for name, p in self.compiled.parameters.items():
-            value = cast(Tensor, getattr(self, self.names[name]))
-            for axis, size in enumerate(p.stored):
-                value = value.narrow(axis, 0, int(size))
-            tensors[name] = value
+        tensors.update({name: self.stored(name) for name in self.compiled.parameters})
         hyper = {**self.hyper, **self.knobs}
         return Reference(self.compiled.method, self.sizes, hyper, tensors)
+
+    def stored(self, name: str) -> Tensor:
+        """A declared tensor as it is stored, at this site's size."""
+        value = cast(Tensor, getattr(self, self.names[name]))
+        for axis, size in enumerate(self.compiled.parameters[name].stored):
+            if value.shape[axis] != int(size):  # shared with a larger site
+                value = value.narrow(axis, 0, int(size))
+        return value
 
     # ------------------------------------------------------------ attention
 

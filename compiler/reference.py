@@ -21,6 +21,7 @@ from padp.compiler import terms as t
 from padp.compiler.calls import INITIALISERS
 from padp.compiler.dense import Value
 from padp.compiler.evaluation import Environment, Evaluation, Parts, plain_number
+from padp.compiler.orthonormal import SPACES, first_rows, in_space
 from padp.compiler.scope import walk
 from padp.dsl.diagnostics import refuse
 from padp.dsl.source import Span
@@ -30,8 +31,8 @@ class Reference:
     """A method at one site, with sizes and tensors.
 
     ``sizes`` may leave out what the tensors' shapes or the relations settle. ``tensors`` holds the site's tensors (W,
-    bias, W_Q, …) and the declared ones, by the names as written; a learned tensor in O(k), SO(k) or St(r, d) is given
-    as it is stored. The dtype is the widest of theirs, and x is brought to it.
+    bias, W_Q, …) and the declared ones, by the names as written; a tensor in O(k), SO(k) or St(r, d) is given as it is
+    stored. The dtype is the widest of theirs, and x is brought to it.
     """
 
     def __init__(self, method: t.Method, sizes: Mapping[str, int], hyper: Mapping[str, float | int | str],
@@ -161,10 +162,8 @@ class Reference:
 
     @staticmethod
     def mapped(p: t.Parameter, stored: Tensor) -> Tensor:
-        """The tensor that a stored one stands for: a learned one in O, SO or St is made orthonormal."""
-        if p.role == "frozen" or p.space.kind not in ("O", "SO", "St"):
-            return stored
-        return K.special_orthogonal(stored) if p.space.kind == "SO" else K.orthonormal_rows(stored)
+        """The tensor that a stored one stands for: one in O, SO or St is made orthonormal."""
+        return in_space(p.space.kind, stored) if p.space.kind in SPACES else stored
 
     def before(self, names: Sequence[str], span: Span | None = None) -> Environment:
         """The environment with those statements run that ``names`` depend on, up to ``span``."""
@@ -317,6 +316,9 @@ class Reference:
         environment = self.before(sorted(self.reads(p.init) | ({p.space.index} if p.space.index else set())), p.span)
         shape = self.shape(p, environment)
         if p.init is None:
+            if p.space.kind in SPACES:
+                return first_rows(shape, self.dtype, self.device) if p.role == "learned" else \
+                    K.initialise("orthogonal", (), shape, generator, self.dtype).to(self.device)
             if p.role == "frozen":
                 return K.initialise("kaiming", (), shape, generator, self.dtype).to(self.device)
             return torch.zeros(shape, dtype=self.dtype, device=self.device)

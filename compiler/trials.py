@@ -149,7 +149,8 @@ class Made:
     def reference(self) -> Reference:
         """The program with the tensors of now."""
         module = self.module
-        tensors = {**self.weights, **({} if self.bias is None else {"bias": self.bias}), **module.tensors}
+        tensors = {**self.weights, **({} if self.bias is None else {"bias": self.bias}),
+                   **{name: module.stored(name) for name in module.tensors}}
         return Reference(module.compiled.method, module.sizes, {**module.hyper, **module.knobs}, tensors)
 
 

@@ -60,9 +60,8 @@ class Module(Protocol):
         """The literal reading with the module's present tensors."""
         ...
 
-    @property
-    def tensors(self) -> Mapping[str, Tensor]:
-        """The declared tensors by symbol."""
+    def stored(self, name: str) -> Tensor:
+        """A declared tensor as it is stored."""
         ...
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None: ...
@@ -95,13 +94,13 @@ def update(modules: Sequence[Module], step: int) -> None:
     for module in modules:
         reference = module.meaning()
         learned = [p.name for p in reference.method.parameters if p.role == "learned"]
-        gradients = {n: g.to(reference.tensors[n].dtype) for n in learned if (g := module.tensors[n].grad) is not None}
+        gradients = {n: g.to(reference.tensors[n].dtype) for n in learned if (g := module.stored(n).grad) is not None}
         prepare(module)
         sites.append(Site(reference, gradients, dict(module.named_buffers())))
     with torch.no_grad():
         for module, site, outcome in zip(modules, sites, outcomes(sites, step), strict=True):
             for name, value in outcome.values.items():
-                module.tensors[name].copy_(value)
+                module.stored(name).copy_(value)
             for name, state in outcome.state.items():
                 site.state[name].copy_(state)
 
