@@ -30,6 +30,9 @@ _BITS = {
 _EMBEDDING = re.compile(r"embed|^wte$|^wpe$|^shared$|relative_attention_bias")
 # Output heads, with all that is under them: "all-linear" leaves them out on a loaded model too.
 _HEADS = {"lm_head", "classifier", "score", "embed_out", "qa_outputs"}
+# Experts, one by one or all in one tensor, and what chooses among them, beside them.
+_EXPERTS, _ROUTERS = "experts", {"gate", "router"}
+_BLOCK = re.compile(r"(?:^|\.)\d+\.")
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
 
 
@@ -70,12 +73,10 @@ class StoredModel:
         """Every linear layer but the output heads, in the order of the file.
 
         A file has no module types, so these are the two-dimensional ``NAME.weight`` of a floating dtype that are
-        neither named like an embedding or a head nor, without a bias, as long as the vocabulary. A ``NAME.bias`` as
-        long as the second axis and not the first shows a layer that is stored transposed (GPT-2's Conv1D).
+        neither named like an embedding or a head, nor as long as the vocabulary and outside the numbered blocks, nor
+        experts or what chooses among them: these are one parameter each on a loaded model. A ``NAME.bias`` as long as
+        the second axis and not the first shows a layer that is stored transposed (GPT-2's Conv1D).
         """
-        tables = {
-            self.config.get(key) for key in ("vocab_size", "max_position_embeddings", "n_positions", "type_vocab_size")
-        }
         found: list[StoredLinear] = []
         for tensor in self.tensors.values():
             name, _, last = tensor.name.rpartition(".")
@@ -84,12 +85,35 @@ class StoredModel:
             m, n = tensor.shape
             bias = self.tensors.get(f"{name}.bias")
             parts = name.split(".")
-            if _EMBEDDING.search(parts[-1]) or _HEADS & set(parts) or (bias is None and m in tables):
+            table = m == self.config.get("vocab_size") and not _BLOCK.search(name)
+            if _EMBEDDING.search(parts[-1]) or _HEADS & set(parts) or table or tensor.name in self._of_experts:
                 continue
             if bias is not None and bias.shape == (n,) and m != n:
                 m, n = n, m
             found.append(StoredLinear(name, m, n, bias is not None))
         return tuple(found)
+
+    @cached_property
+    def _of_experts(self) -> frozenset[str]:
+        """The tensors of experts, and of what chooses among them: ``gate`` or ``router`` beside ``experts``."""
+        experts = {name for name in self.tensors if _EXPERTS in name.split(".")}
+        beside = {name.split(f"{_EXPERTS}.")[0] for name in experts}
+        routers = {name for name in self.tensors
+                   if (found := re.fullmatch(r"(.*?)(\w+)\.(?:weight|bias)", name)) and found[1] in beside
+                   and found[2] in _ROUTERS}
+        return frozenset(experts | routers)
+
+    @cached_property
+    def experts(self) -> int:
+        """The scalars of experts and of what chooses among them: no linear layers on a loaded model."""
+        return sum(self.tensors[name].size for name in self._of_experts)
+
+    @cached_property
+    def others(self) -> tuple[StoredTensor, ...]:
+        """Parameters of two axes or more that are no ``NAME.weight``, experts and embeddings apart: of no layer."""
+        return tuple(t for t in self.tensors.values() if len(t.shape) > 1 and not t.name.endswith(("weight", "bias"))
+                     and t.name not in self._of_experts and t.dtype.startswith(("F", "BF"))
+                     and not re.search(r"embed|token", t.name))
 
     @cached_property
     def packed(self) -> int:

@@ -43,8 +43,17 @@ def suffix(name: str) -> str:
 
 
 def remarks(model: StoredModel) -> list[str]:
-    """What names and shapes alone cannot tell."""
-    said = ["Read from names and shapes: embeddings and the output head are left out by their names and sizes."]
+    """What names and shapes alone cannot tell, and what is left out, with its share of the model."""
+    said = ["Read from names and shapes: embeddings and the output head are left out by their names and the "
+            "vocabulary's size. Names are those in the file; transformers may load it under others."]
+    if model.experts:
+        said.append(f"{share(model.experts, model.scalars)} of the model are experts and what chooses among them: not "
+                    "listed, because transformers loads them as parameters, not as linear layers, and \"all-linear\" "
+                    "leaves them out.")
+    if model.others:
+        scalars = sum(tensor.size for tensor in model.others)
+        said.append(f"{plural(len(model.others), 'parameter')} that no linear layer has ({model.others[0].name}, …): "
+                    f"not listed, {share(scalars, model.scalars)} of the model.")
     if model.packed:
         packed = plural(model.packed, "weight")
         said.append(f"{packed} in a packed (quantised) format: not listed, because their shape is not W's.")

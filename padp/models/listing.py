@@ -16,6 +16,7 @@ from padp.compiler.dims import show
 from padp.dsl.diagnostics import PadpError
 from padp.models.heads import fused, read_attention
 from padp.models.merging import mergeables
+from padp.models.outside import outside
 from padp.models.places import (
     attentions,
     blocks,
@@ -70,12 +71,14 @@ class SiteSummary:
 @dataclass(frozen=True, repr=False)
 class Summary(Drawn):
     """The adapters of a model. ``base`` counts the model's own parameters, ``saved`` those of modules trained whole,
-    ``shared`` the frozen ones that sites have in common."""
+    ``shared`` the frozen ones that sites have in common, ``outside`` those in matrices that are no layer of their own
+    (experts in one tensor), which "all-linear" leaves out."""
 
     sites: tuple[SiteSummary, ...]
     base: int
     saved: int
     shared: int
+    outside: int = 0
 
     @cached_property
     def learned(self) -> int:
@@ -106,8 +109,10 @@ class Summary(Drawn):
         """One line: sites, learned scalars, share."""
         more = (f" + {self.saved:,} in saved modules" if self.saved else "")
         shared = f"; {self.shared:,} frozen and shared" if self.shared else ""
+        part = self.outside / self.base if self.base else 0.0
+        outside = f"; {100 * part:.1f} % of it is in matrices that are no linear layer" if part > 0.001 else ""
         return (f"{len(self.sites)} sites, {self.learned:,} learned{more}: {100 * self.share:.3f} % of "
-                f"{self.base:,}{shared}")
+                f"{self.base:,}{shared}{outside}")
 
 
 def _alike(sites: tuple[SiteSummary, ...]) -> list[tuple[str, list[SiteSummary]]]:
@@ -144,7 +149,8 @@ def summary(model: nn.Module) -> Summary:
     saved = [p for module in saved_modules(root) for copy in module.copies.values() for p in copy.parameters()]
     ours.update(map(id, saved))
     return Summary(tuple(rows), sum(p.numel() for p in root.parameters() if id(p) not in ours),
-                   sum(p.numel() for p in saved), sum(p.numel() for p in root.parameters() if id(p) in shared))
+                   sum(p.numel() for p in saved), sum(p.numel() for p in root.parameters() if id(p) in shared),
+                   sum(p.numel() for _, _, p in outside(root)))
 
 
 # ---------------------------------------------------------------- targets
@@ -183,7 +189,20 @@ class Targets(Drawn):
 
 def targets(model: nn.Module) -> Targets:
     """What adapters can be attached to: linear layers by the end of their path, blocks, attentions."""
-    return Targets((*_linear_targets(model), *_hidden_targets(model), *_attention_targets(model)))
+    return Targets((*_linear_targets(model), *_hidden_targets(model), *_attention_targets(model),
+                    *_outside_targets(model)))
+
+
+def _outside_targets(model: nn.Module) -> list[Target]:
+    """What no adapter can be attached to: matrices that are no layer of their own, with their share of the model."""
+    whole = summary(model).base
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    for path, owner, parameter in outside(model):
+        shape = "×".join(map(str, parameter.shape))
+        groups.setdefault((".".join(path.split(".")[-2:]), type(owner).__name__, shape), []).append(parameter.numel())
+    return [Target(name, "none", kind, len(sizes), shape, sum(sizes),
+                   f'no linear layer, not in "all-linear": {100 * sum(sizes) / whole:.1f} % of the model')
+            for (name, kind, shape), sizes in groups.items()]
 
 
 def _linear_targets(model: nn.Module) -> list[Target]:
