@@ -82,12 +82,19 @@ def attention_maps(typed: Elaborated, rules: Simplifier) -> tuple[dict[str, Mapp
         matrix = v.matrix if o is None else rules.prod((o.matrix, _on_heads(v, o)))
         offset = None if v.offset is None else v.offset if o is None else rules.prod((o.matrix, v.offset))
         found["o"] = Mapped(matrix, offset, False)
-    return found, joint
+    return {role: _each_head(typed, rules, role, mapped) for role, mapped in found.items()}, joint
+
+
+def _each_head(typed: Elaborated, rules: Simplifier, role: str, mapped: Mapped) -> Mapped:
+    """A map that is the same for every head, as one of each head."""
+    heads = typed.names["W_Q" if role == "o" else f"W_{role.upper()}"].type.family
+    offset = None if mapped.offset is None else rules.for_each(mapped.offset, heads)
+    return Mapped(rules.for_each(mapped.matrix, heads), offset, mapped.grouped)
 
 
 def _on_heads(one: Mapped, other: Mapped) -> Node:
-    """``one``'s matrix over the query heads."""
-    if not b.fits(one.matrix.type.family, other.matrix.type.family):
+    """``one``'s matrix over the query heads; one that is the same for all heads is that for any number of them."""
+    if one.matrix.type.family and not b.fits(one.matrix.type.family, other.matrix.type.family):
         raise refuse("E511", "maps over different numbers of heads meet", suggestion="grouped(…) for groups of heads")
     return one.matrix
 

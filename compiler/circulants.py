@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from padp.compiler import waves
 from padp.compiler.transforms import looked_into
 
 
@@ -48,16 +49,16 @@ class _Grid(torch.autograd.Function):
         if not len(dy):
             return torch.zeros_like(c), dv, None
         out, into = (v, dy) if ctx.turned else (dy, v)
-        a, b = torch.fft.rfft(out), torch.fft.rfft(into).conj()
+        a, b = waves.rfft(out), waves.rfft(into).conj()
         product = (a * b).sum(0, keepdim=True) if c.shape[:2] == (1, 1) else torch.einsum("tif,tjf->ijf", a, b)
-        return torch.fft.irfft(product, n=c.shape[-1]), dv, None
+        return waves.irfft(product, n=c.shape[-1]), dv, None
 
 
 def _applied(c: Tensor, v: Tensor, turned: bool) -> Tensor:
-    spectrum = torch.fft.rfft(c)
+    spectrum = waves.rfft(c)
     if turned:
         spectrum = spectrum.conj().transpose(0, 1)
-    waves = torch.fft.rfft(v)
-    product = waves * spectrum if c.shape[:2] == (1, 1) else torch.einsum("tjf,ijf->tif", waves, spectrum)
-    y: Tensor = torch.fft.irfft(product, n=c.shape[-1])
+    spectra = waves.rfft(v)
+    product = spectra * spectrum if c.shape[:2] == (1, 1) else torch.einsum("tjf,ijf->tif", spectra, spectrum)
+    y: Tensor = waves.irfft(product, n=c.shape[-1])
     return y

@@ -61,12 +61,13 @@ def _counted(key: OneMethod) -> Counted:
 def in_header_terms(method: Method, total: Any) -> Any:
     """``total`` with dimensions that a relation defines written in those of the site: b·k(k−1)/2 is n(k−1)/2."""
     outer = _site_dims(method) | {h.name for h in method.hyper}
+    total = sp.sympify(total)
     best = factored(total)
     for test in method.relations:
         if test.op != "=" or test.right is None or not isinstance(test.left, Var):
             continue
         names = {str(s): s for s in total.free_symbols}
-        right = symbolic(test.right, names)
+        right = sp.sympify(symbolic(test.right, names))
         left = sp.Symbol(test.left.name, integer=True, positive=True)
         inner = [s for s in right.free_symbols if str(s) not in outer and str(s) in names]
         if len(inner) != 1 or test.left.name not in outer:

@@ -144,14 +144,16 @@ def _graph(roots: Sequence[Low], source: Source, names: Mapping[str, str], kept:
     stored = {id(v): k for k, v in enumerate(kept)}
     outside = {id(v): k for k, v in enumerate(given)}
     slots = {id(v): k for k, v in enumerate(remembered)}
-    used: set[str] = {"x", "base", "training"}
+    used: set[str] = {"x", "base", "training", "self"}
 
     def place(key: Leaf, name: str) -> fx.Node:
         while name in used:
             name += "_"
         used.add(name)
         leaves.append(key)
-        return graph.create_node("placeholder", name, name=name)
+        made = graph.create_node("placeholder", name, name=name)
+        made.target = made.name  # fx gives names of Python and of its own globals another ending; the argument takes it
+        return made
 
     needed = order(*roots, given={*stored, *outside})
     like: fx.Node | None = None

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from padp.compiler import waves
 from padp.dsl.diagnostics import refuse
 
 _HALF = (torch.bfloat16, torch.float16)
@@ -264,19 +265,19 @@ def trace(M: Tensor) -> Tensor:
 
 def fft(v: Tensor) -> Tensor:
     """Complex; no factor."""
-    made: Tensor = torch.fft.fft(_single(v))
+    made: Tensor = waves.fft(_single(v))
     return made
 
 
 def ifft(v: Tensor) -> Tensor:
     """Complex; factor 1/n."""
-    made: Tensor = torch.fft.ifft(_single(v), norm="forward") * (1.0 / v.shape[-1])
+    made: Tensor = waves.ifft(_single(v)) * (1.0 / v.shape[-1])
     return made
 
 
 def fft2(M: Tensor) -> Tensor:
     """Complex; no factor."""
-    made: Tensor = torch.fft.fft2(_single(M))
+    made: Tensor = waves.fft2(_single(M))
     return made
 
 
@@ -285,7 +286,7 @@ def ifft2(M: Tensor) -> Tensor:
 
     ``norm="forward"`` and a factor of our own: some CPU builds apply ifft2's own factor twice at 2048×2048.
     """
-    made: Tensor = torch.fft.ifft2(_single(M), norm="forward") * (1.0 / (M.shape[-2] * M.shape[-1]))
+    made: Tensor = waves.ifft2(_single(M)) * (1.0 / (M.shape[-2] * M.shape[-1]))
     return made
 
 

@@ -86,7 +86,7 @@ def _several(s: State, t: Term, count: int) -> tuple[Node, ...]:
         return tuple(b.opaque(s.g, "part", made) for _ in range(count))
     if len(made) != count:
         report(s, "E209", f"{count} names on the left, {len(made)} values on the right", t.span)
-        made = (*made, *made)[:count] if len(made) else made
+        made = tuple(made[k % len(made)] for k in range(count))
     return made
 
 

@@ -20,6 +20,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # pyright: i
 
 from padp.compiler.acting import knob as knob_of_call
 from padp.compiler.compiled import Compiled, Lean
+from padp.compiler.complexes import parts_of
 from padp.compiler.direct import alone
 from padp.compiler.emit import Leaf, Stage, printed, run
 from padp.compiler.freshness import Stamp, stamp
@@ -39,6 +40,7 @@ from padp.compiler.state import Learned
 from padp.compiler.transforms import lent, looked_into
 from padp.compiler.updates import prepare
 from padp.dsl.diagnostics import refuse
+from padp.dsl.spellings import same_name
 
 if TYPE_CHECKING:
     from padp.compiler.adapter import Adapter
@@ -73,8 +75,9 @@ class Tensors(Mapping[str, Tensor]):
 
     def __getitem__(self, key: str) -> Tensor:
         names = self._owner.names
-        attribute = names.get(key, key if key in names.values() else f"{key}_")
-        if attribute not in {names[n] for n in self._owner.compiled.parameters}:
+        declared = {n: names[n] for n in self._owner.compiled.parameters}
+        attribute = declared.get(key) or next((a for n, a in declared.items() if key == a or same_name(key, n)), None)
+        if attribute is None:
             raise KeyError(f"{key}; there are {', '.join(self)}")
         symbol = next(n for n in self._owner.compiled.parameters if names[n] == attribute)
         stored = cast(Tensor, getattr(self._owner, attribute))
@@ -649,7 +652,7 @@ class AdapterModule(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> AdapterModule:
         self.drop_cache()
         before = self.like.dtype
-        moved = cast(AdapterModule, super()._apply(fn, recurse))  # type: ignore[no-untyped-call]
+        moved = cast(AdapterModule, super()._apply(parts_of(fn), recurse))  # type: ignore[no-untyped-call]
         if self.like.dtype != before:
             self.__dict__["_origin"] = self._origin.cast()
         moved._write_knobs()  # from the numbers: half precision and back would have rounded them
@@ -737,7 +740,7 @@ def _attributes(names: Mapping[str, str]) -> dict[str, str]:
     ``δ`` would be ``delta``, a method; ``kept_0`` a buffer of ours.
     """
     own = {*vars(nn.Module()), "adapter", "variant", "hyper", "sizes", "compiled", "names", "dropout", "shared",
-           "knobs", "precision"}
+           "knobs", "precision", "tokens"}
 
     def taken(word: str) -> bool:
         return word in own or hasattr(AdapterModule, word) or word.startswith(("kept_", "keep_", "ema_", "knob_"))

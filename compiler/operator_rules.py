@@ -104,8 +104,9 @@ def _fold(s: Rewriting, node: Node, args: tuple[Node, ...]) -> Node:
 
 
 def _cat(s: Rewriting, node: Node, args: tuple[Node, ...]) -> Node:
-    """[a_{:k}; a_{k:}] = a;  [0; 0] = 0."""
+    """[a_{:k}; a_{k:}] = a;  [0; 0] = 0;  [a; b] = a for a b without rows."""
     axis = node.attrs[0]
+    args = _with_rows(args, axis)
     if all(b.is_zero(p.args[0] if p.op == "column_of" else p) for p in args):
         return b.zeros(s.g, node.type)
     slices = all(p.op == "slice" and p.attrs[0] == -axis and p.attrs[3] == 1 and p.args[0] is args[0].args[0]
@@ -117,6 +118,13 @@ def _cat(s: Rewriting, node: Node, args: tuple[Node, ...]) -> Node:
                                                                                        node.type.item):
             return whole
     return _around_rows(s, args, axis, node.type) or b.cat(s.g, args, axis)
+
+
+def _with_rows(parts: tuple[Node, ...], axis: int) -> tuple[Node, ...]:
+    """The parts that have a size along the axis, where they are all that the types of the others say."""
+    kept = tuple(p for p in parts if not same(p.type.item[p.type.rank - axis], 0))
+    known = {(p.type.family, p.type.loops) for p in kept} | {((), ())}
+    return kept if kept and all((p.type.family, p.type.loops) in known for p in parts) else parts
 
 
 def _around_rows(s: Rewriting, parts: tuple[Node, ...], axis: int, type_: Type) -> Node | None:

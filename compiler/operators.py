@@ -49,7 +49,10 @@ def triangle(length: Any) -> Any | None:
     if isinstance(length, int):
         k = (1 + isqrt(1 + 8 * length)) // 2
         return k if k * (k - 1) // 2 == length else None
-    coefficient, factors = sp.factor_list(1 + 8 * sp.expand(length))
+    try:
+        coefficient, factors = sp.factor_list(1 + 8 * sp.expand(length))
+    except sp.PolynomialError:  # r/q
+        return None
     root = sp.sqrt(coefficient)
     if not root.is_rational or any(power % 2 for _, power in factors):
         return None

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from padp.compiler import kernels, rounds
+from padp.compiler import kernels, rounds, waves
 from padp.compiler.blocks import each_block
 from padp.compiler.circulants import circulant_grid
 from padp.compiler.products import FEW, THIN, plain, plus_product, product, sum_applied
@@ -250,12 +250,12 @@ def circulant_apply(c: Tensor, v: Tensor, transposed: bool) -> Tensor:
     if c.dim() == 1:
         return circulant_grid((c.flip(0).roll(1) if transposed else c)[None, None], v)
     n = v.shape[-1]
-    spectrum = torch.fft.rfft(_wide(c))
+    spectrum = waves.rfft(_wide(c))
     if transposed:
         spectrum = spectrum.conj()
     wide = _wide(v)
     wide = wide.to(torch.promote_types(wide.dtype, _wide(c).dtype))
-    out: Tensor = torch.fft.irfft(spectrum * torch.fft.rfft(wide), n=n)
+    out: Tensor = waves.irfft(spectrum * waves.rfft(wide), n=n)
     return out.to(v.dtype)
 
 

@@ -21,6 +21,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from padp.compiler import waves
 from padp.compiler.transforms import looked_into
 
 NUMBERS_AT_A_TIME = 1 << 17
@@ -104,7 +105,7 @@ def _moved(half: Tensor, weights: Tensor, take: Tensor, put: Tensor, m: int) -> 
     terms = torch.view_as_real(half.index_select(0, take)) * weights[:, None]
     spectrum = torch.zeros(m // 2 + 1, half.shape[1], 2, dtype=terms.dtype, device=half.device)
     spectrum = spectrum.index_add(0, put, terms) if looked_into() else spectrum.index_add_(0, put, terms)
-    rows: Tensor = torch.fft.irfft(torch.view_as_complex(spectrum), n=m, dim=0).mT
+    rows: Tensor = waves.irfft(torch.view_as_complex(spectrum), n=m, dim=0).mT
     return rows
 
 
@@ -117,7 +118,7 @@ def _pieces(x: Tensor) -> Iterator[slice]:
 
 def _half(x: Tensor) -> Tensor:
     """The first half of each row's spectrum: (n/2 + 1, tokens)."""
-    half: Tensor = torch.fft.rfft(x.mT.contiguous(), dim=0)
+    half: Tensor = waves.rfft(x.mT.contiguous(), dim=0)
     return half
 
 

@@ -216,7 +216,7 @@ def _svd(p: Planner, node: Node) -> Low:
     """svd(M); of a thin product A B by QR of both factors, where no more triples are wanted than it can have."""
     (matrix,), (wanted,) = node.args, node.attrs
     low = p.value(matrix)
-    whole = p.make("k:svd", (low, None if wanted == min(low.type.item) else wanted), node.type)
+    whole = p.make("k:svd", (low, None if wanted == min(low.type.item) else wanted), node.type, low.lead)
     parts = _thin_factors(p, matrix)
     if parts is None or wanted > parts[0].type.item[1] or low.lead:
         return whole
@@ -247,11 +247,12 @@ def _thin_factors(p: Planner, matrix: Node) -> tuple[Node, Node] | None:
 
 def _qr(p: Planner, node: Node) -> Low:
     low = p.value(node.args[0])
-    return p.make("k:qr", (low,), node.type)
+    return p.make("k:qr", (low,), node.type, low.lead)
 
 
 def _out(p: Planner, node: Node) -> Low:
-    return p.make("getitem", (p.value(node.args[0]), node.attrs[0]), node.type)
+    whole = p.value(node.args[0])
+    return p.make("getitem", (whole, node.attrs[0]), node.type, whole.lead)
 
 
 def _fold(p: Planner, node: Node) -> Low:

@@ -107,6 +107,14 @@ def python_name(name: str) -> str:
     return word + "_" if keyword.iskeyword(word) else word
 
 
+def same_name(spelled: object, name: str) -> bool:
+    """Whether a spelling, glyphs or ASCII, is that of a name; no name is spelled by what is none."""
+    try:
+        return isinstance(spelled, str) and python_name(spelled) == python_name(name)
+    except ValueError:
+        return False
+
+
 # ---------------------------------------------------------------- the parts of a name
 
 

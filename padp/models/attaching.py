@@ -112,7 +112,7 @@ def check_name(record: Record, name: str) -> None:
     if name in record.attached:
         raise refuse("E511", f"an adapter called {name!r} is attached already",
                      suggestion="give another name=, or padp.detach it first")
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or hasattr(nn.ModuleDict, name):
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or hasattr(nn.ModuleDict(), name):
         raise refuse("E511", f"{name!r} cannot name an adapter: it becomes part of parameter names",
                      suggestion="letters, digits, _ and -")
 

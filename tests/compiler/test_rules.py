@@ -444,6 +444,10 @@ CASES: dict[str, list[Case]] = {
         fires(lambda s: b.fold(s.g, s.eye(), s.S(), s.i, "left"), lambda s: s.S()),
         stays(lambda s: b.fold(s.g, s.each("H", N, N), s.S(), s.i, "left")),
     ],
+    "_with_rows": [
+        fires(lambda s: s.above(s.tensor("B", 0, N), s.A()), lambda s: s.A()),
+        stays(lambda s: s.above(s.tensor("B", 1, N), s.A())),
+    ],
     "_cat": [
         fires(lambda s: s.above(s.zero(2, N), s.zero(M - 2, N)), lambda s: s.zero(M, N)),
         fires(lambda s: s.above(s.cut(s.A(), -2, 0, 2), s.cut(s.A(), -2, 2, M)), lambda s: s.A()),
