@@ -110,13 +110,26 @@ def _drop(args: Sequence[Node], kwargs: Mapping[str, Node]) -> Iterator[Ask]:
         yield p, 1
 
 
+def _entries(axes: slice) -> Asker:
+    """What has no value for no entries at all: 1 ≤ each of some axes of the item."""
+    def asker(args: Sequence[Node], kwargs: Mapping[str, Node]) -> Iterator[Ask]:
+        yield from ((1, size) for size in args[0].type.item[axes])
+
+    return asker
+
+
+_SOME = {f"{name}{of}": _entries(axes) for name in ("max", "min", "mean")
+         for of, axes in (("", slice(None)), ("_row", slice(1, 2)), ("_col", slice(0, 1)))}
+_SOME |= {name: _entries(slice(None)) for name in ("softmax", "circulant", "fft", "ifft", "fft2", "ifft2")}
+
 ASKS: Mapping[str, Asker] = {
+    **_SOME,
     "ones": _sizes, "zeros": _sizes, "eye": _sizes, "arange": _sizes, "pairs": _sizes, "halves": _sizes,
     "band": _sizes, "tree": _not_empty, "neighbours": _not_empty, "reshape": _sizes_behind, "tile": _sizes_behind,
     "repeat": _sizes_behind, "blocks": _blocks, "topk": _choice, "argtop": _choice, "largest": _choice,
     "sample": _sample, "svd": _svd, "scatter": _scatter, "grouped": _grouped, "butterfly": _butterfly, "drop": _drop,
 }
-"""By operator. One that takes a number known from the sizes has an entry here."""
+"""By operator. One that takes a number known from the sizes, or has no value for no entries, has an entry here."""
 
 
 # ---------------------------------------------------------------- index sets

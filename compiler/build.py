@@ -363,7 +363,11 @@ def cat(g: Graph, parts: Sequence[Node], axis: int) -> Node:
     for p in parts:
         total = total + p.type.item[first.rank - axis]
     item[first.rank - axis] = lower(total)
-    return g.node("cat", tuple(parts), (axis,), typed(item, *parts))
+    type_ = typed(item, *parts)
+    there = [p for p in parts if p.type.item[first.rank - axis] != 0]
+    if there and typed(item, *there) == type_:  # what has no entries is nothing, unless it says a family or a loop
+        parts = there
+    return parts[0] if len(parts) == 1 and parts[0].type == type_ else g.node("cat", tuple(parts), (axis,), type_)
 
 
 def put(g: Graph, a: Node, value: Node, row: Node, col: Node | None) -> Node:

@@ -395,6 +395,8 @@ class Evaluation:
         if not isinstance(first, Value) and name in K.POINTWISE:
             return float(K.POINTWISE[name](torch.tensor(float(first), dtype=torch.float64)))
         e = self.tensor(args[0])
+        if 0 in e.item[_NEEDED.get(name, slice(0, 0))]:
+            raise refuse("E501", f"{name} of no entries has no value", term.span)
         if name == "sqrt" and e.norm:
             return d.power(e, 0.5)
         if name in K.POINTWISE:
@@ -499,7 +501,8 @@ def _assembled(e: Value) -> Value:
 
 
 def _blkdiag(e: Value) -> Value:
-    return Value(itemwise.blkdiag(list(_family(e, "blkdiag").tensor.reshape(-1, *e.item).unbind(0))), 2)
+    parts = _family(e, "blkdiag").tensor.reshape(math.prod(e.family), *e.item)
+    return Value(itemwise.blkdiag(list(parts.unbind(0))) if len(parts) else parts.new_zeros(0, 0), 2)
 
 
 def _split_rows(e: Value) -> Value:
@@ -537,6 +540,12 @@ _OF_NORMS = (K.total, K.mean, K.largest_entry, K.sum_row, K.sum_col, K.mean_row,
 _ARITHMETIC: Mapping[str, Callable[[Datum, Datum], Datum]] = {
     "+": d.add, "-": lambda a, b: d.add(a, b, -1), "·": d.dotted, "@": d.matmul, "⊙": d.hadamard, "⊗": d.kron,
     "/": d.divide, "//": d.floor_divide, "*": d.beside,
+}
+# axes of the item along which there must be entries
+_NEEDED: Mapping[str, slice] = {
+    **dict.fromkeys(("max", "min", "mean", "softmax", "circulant", "fft", "ifft", "fft2", "ifft2"), slice(None)),
+    "max_row": slice(1, 2), "min_row": slice(1, 2), "mean_row": slice(1, 2),
+    "max_col": slice(0, 1), "min_col": slice(0, 1), "mean_col": slice(0, 1),
 }
 _OF_NUMBERS = ("floor", "ceil", "log2")
 # rank of the item from, to, and the value

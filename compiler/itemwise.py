@@ -80,8 +80,12 @@ def expm(M: Tensor) -> Tensor:
 
 def kron(A: Tensor, B: Tensor) -> Tensor:
     """A ⊗ B of two matrices, or of two vectors: a B for every entry a of A."""
+    if A.dim() == 1 and not len(A):
+        return A.new_zeros(0)
     if A.dim() == 1:
         return torch.cat([a * B for a in A.unbind(0)])
+    if not A.numel():
+        return A.new_zeros(A.shape[0] * B.shape[0], A.shape[1] * B.shape[1])
     return torch.cat([torch.cat([a * B for a in row.unbind(0)], 1) for row in A.unbind(0)], 0)
 
 
@@ -138,4 +142,7 @@ def blocks(M: Tensor, a: int, b: int) -> Tensor:
 
 def assemble(F: Tensor) -> Tensor:
     """A grid (a, b, p, q) of blocks → one matrix."""
+    a, b, p, q = F.shape
+    if not a * b:
+        return F.new_zeros(a * p, b * q)
     return torch.cat([torch.cat(list(row.unbind(0)), 1) for row in F.unbind(0)], 0)

@@ -248,3 +248,68 @@ def test_writes_counted_from_the_end_mean_the_same_everywhere(start: str, write:
 def test_trial_sizes_come_from_the_relations_and_the_conditions(text: str) -> None:
     found = padp.check(text, numerics=True)
     assert [d for d in found if d.code in ("E406", "N403")] == [], found
+
+
+# parts of r - k rows or entries: none at all where r = k
+PIECES = [
+    "Z ∈ ℝ^{(r-k)×n}: learned, init = normal(1)\nB ← [Z; A_{:k}]\nM ← Bᵀ @ B\n",
+    "B ← [Aᵀ_{:,:r-k}, Aᵀ_{:,:k}]\nM ← B @ Bᵀ\n",
+    "B ← [A_{:k}; zeros(r-k, n)]\nM ← Bᵀ @ A\n",
+    "B ← A_{k:}\nM ← Bᵀ @ B\n",
+    "B ← A_{k:}\nc ← ones(r-k)\nM ← Bᵀ @ diag(c) @ B\n",
+    "c ← [v_{:r-k}; ones(n-r+k)]\nM ← diag(c)\n",
+    "u ← A_{:,0}_{k:}\nM ← diag(v) · sum(u)\n",
+    "F ∈ (ℝ^{1×1})^{r-k}: learned, init = normal(1)\nM ← blkdiag(blkdiag(F), eye(n-r+k))\n",
+    "Z ← eye(n)\nZ_{:r-k} ← A_{k:}\nM ← Z\n",
+    "Z ← zeros(n, n)\nZ_{:,:r-k} += Aᵀ_{:,k:}\nM ← Z\n",
+    "R ← I\nfor i in range(r-k):\n    R ← (I - 2 · A_i A_iᵀ / ‖A_i‖²) @ R\nM ← R\n",
+    "R ← eye(n)\nfor i in range(r-k):\n    R ← (I + A_i A_iᵀ) @ R\nM ← R\n",
+    "R ← zeros(n, n)\nfor i in range(r-k):\n    R ← R + A_i A_iᵀ\nM ← R\n",
+    "B ← A_{k:}\nC ← B / ‖B‖_row\nM ← Cᵀ @ B\n",
+    "B ← A_{k:}\nM ← ‖B‖_F · diag(v)\n",
+    "Q, R ← qr(Aᵀ_{:,k:})\nM ← Q @ Qᵀ\n",
+    "q ∈ ℝ^{(r-k)×(r-k)}: learned, init = 0\nM ← A_{k:}ᵀ @ expm(q) @ A_{k:}\n",
+    "M ← diag(v) · sum(kron(A_{k:}, A))\n",
+    "M ← diag(v) · sum(tile(v, r-k))\n",
+    "M ← diag(v) · sum(flatten(repeat(family(A), r-k)))\n",
+    "M ← diag(topk(v, r-k))\n",
+    "Ω ← sample(n, n, r-k, 0)\nc ∈ ℝ^Ω: learned, init = normal(1)\nM ← scatter(c, Ω, shape=(n, n))\n",
+    "Ω ← largest(Wᵀ @ W, r-k)\nc ∈ ℝ^Ω: learned, init = normal(1)\nM ← scatter(c, Ω, shape=(n, n))\n",
+    "Z ∈ St(r-k, n): learned, init = orthogonal\nM ← Zᵀ @ Z\n",
+    "M ← trace(A_{k:} @ A_{k:}ᵀ) · diag(v)\n",
+    "M ← A_{k:}ᵀ @ (I + A_{k:} @ A_{k:}ᵀ)⁻¹ @ A_{k:}\n",
+    "F ∈ (ℝ^{n×n})^{r-k}: learned, init = normal(1)\nM ← Σ_{i ∈ range(r)} A_{i,0} · eye(n)"
+    " + reshape(F, n·(r-k), n)ᵀ @ reshape(F, n·(r-k), n)\n",
+]  # fmt: skip
+VECTOR = "v ∈ ℝ^n: learned, init = normal(1)\nA ∈ ℝ^{r×n}: learned, init = normal(1)\n"
+WHOLE = "y ← W @ (x + M @ x) + sum(A) · (W @ v)    # not the identity at init\n"
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_pieces_without_entries_are_right_everywhere(piece: str) -> None:
+    adapter = padp.compile(program("", VECTOR + piece + WHOLE, "r = 3, k = 1"))
+    for r in (1, 2):
+        layer = adapter(nn.Linear(5, 4, dtype=torch.double), r=r, k=r)
+        x = torch.randn(3, 5, dtype=torch.double, requires_grad=True)
+        learned = [x, *(p for p in layer.parameters() if p.requires_grad)]
+        said = layer.reference(x)
+        assert torch.allclose(layer(x), said)
+        for fast, slow in zip(torch.autograd.grad(layer(x).sum(), learned, allow_unused=True),
+                              torch.autograd.grad(said.sum(), learned, allow_unused=True), strict=True):
+            assert fast is None or slow is None or torch.allclose(fast, slow)
+        layer.eval().merge()
+        assert torch.allclose(layer(x), said)
+
+
+@pytest.mark.parametrize("reduced", [
+    "max(v_{:r-k})", "min(v_{:r-k})", "mean(v_{:r-k})", "sum(softmax(v_{:r-k}))", "sum(circulant(v_{:r-k}))",
+    "sum(Re(fft(v_{:r-k})))", "sum(max_row(A_{:,:r-k}))", "sum(mean_col(A_{k:}))", "sum(Re(ifft2(A_{k:})))",
+])
+def test_what_has_no_value_for_no_entries_is_refused(reduced: str) -> None:
+    adapter = padp.compile(program("", VECTOR + f"M ← {reduced} · diag(v)\n" + WHOLE, "r = 3, k = 1"))
+    adapter(nn.Linear(5, 4))
+    with pytest.raises(PadpError, match=r"1 ≤ r − k does not hold: r − k is 0"):
+        adapter(nn.Linear(5, 4), r=2, k=2)
+    with pytest.raises(PadpError):
+        literal(adapter, torch.randn(4, 5, dtype=torch.double), {"r": 2, "k": 2}, None,
+                torch.randn(2, 5, dtype=torch.double))
