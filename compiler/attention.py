@@ -152,6 +152,16 @@ def _affine(rules: Simplifier, role: str, node: Node) -> _Affine:
             return _Affine(outer, inner, rest, inside.grouped)
         case "prod":
             return _product_map(rules, role, _through(rules, list(node.args)))
+        case "mul" | "div" if _scaled_entries(node) is not None:
+            by, vector = _scaled_entries(node) or node.args
+            if node.op == "div":
+                by = b.div(g, g.const(1), by, node.attrs)
+            if not by.type.rank:
+                return _affine(rules, role, b.scale(g, by, vector))
+            inside = _affine(rules, role, vector)
+            outer, inner, rest = (None if x is None else rules.prod((b.diag(g, by), x))
+                                  for x in (inside.outer, inside.inner, inside.rest))
+            return _Affine(outer, inner, rest, inside.grouped)
         case "expand":
             inside = _affine(rules, role, node.args[0])
             outer, inner, rest = (None if x is None else g.node("expand", (x,), (), b.typed(x.type.item, node))
@@ -159,6 +169,14 @@ def _affine(rules: Simplifier, role: str, node: Node) -> _Affine:
             return _Affine(outer, inner, rest, inside.grouped)
         case _:
             raise NotAMap(f"it is not linear in W_{role.upper()} @ x")
+
+
+def _scaled_entries(node: Node) -> tuple[Node, Node] | None:
+    """(s, v) of s ⊙ v or v / s where v alone reads x."""
+    first, second = node.args
+    if not _reads_x(second):
+        return second, first
+    return (first, second) if node.op == "mul" and not _reads_x(first) else None
 
 
 def _product_map(rules: Simplifier, role: str, factors: list[Node]) -> _Affine:
@@ -202,7 +220,13 @@ def _reads_x(node: Node) -> bool:
 
 
 def _output_map(rules: Simplifier, node: Node) -> Mapped:
-    """M with node = W_O M."""
+    """M with node = W_O M: s · W_O M is W_O (s M), and sums are sums of maps."""
+    if node.op == "scale" and node.args[1].type.rank == 2:
+        inside = _output_map(rules, node.args[1])
+        return Mapped(rules.scale(node.args[0], inside.matrix), None, False)
+    if node.op == "add":
+        parts = [_output_map(rules, a).matrix for a in node.args]
+        return Mapped(rules.add(parts, parts[0].type), None, False)
     factors = list(node.args) if node.op == "prod" else [node]
     first = factors[0]
     if first.op == "out" and first.attrs[0] == 0 and first.args[0].op == "svd":  # U = C V Σ⁻¹

@@ -219,6 +219,8 @@ def _draw(adapter: Adapter, variant: str | None, drawn: random.Random, number: i
     method = adapter.method(variant)
     names = sorted({d.name for b in method.bound for d in (*b.space.dims, *b.space.family) if isinstance(d, Var)})
     site = {name: drawn.choice(SIDES if len(names) < 3 else COUNTS) for name in names}
+    for heads, groups in _head_counts(method):  # each group serves as many heads, said or not
+        site[heads] = site[groups] * drawn.choice((1, 2, 3))
     hyper: dict[str, Any] = {}
     for h in method.hyper:
         default = adapter.hyper[h.name]
@@ -247,6 +249,13 @@ def _derived(trial: Trial, drawn: random.Random, larger: bool) -> dict[str, int]
             if value.is_Integer and 0 < value <= LARGEST:
                 site[side.name] = known[side.name] = int(value)
     return site
+
+
+def _head_counts(method: Method) -> list[tuple[str, str]]:
+    """The names of the numbers of heads and of groups at an attention, where they are two."""
+    families = {x.name: [d.name for d in x.space.family if isinstance(d, Var)] for x in method.bound}
+    pairs = {(*families.get("W_Q", ()), *families.get(name, ())) for name in ("W_K", "W_V")}
+    return sorted((pair[0], pair[1]) for pair in pairs if len(pair) == 2 and pair[0] != pair[1])
 
 
 def _slanted(site: Mapping[str, int], wide: bool) -> bool:
