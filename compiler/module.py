@@ -26,6 +26,7 @@ from padp.compiler.emit import Leaf, Stage, printed, run
 from padp.compiler.freshness import Stamp, stamp
 from padp.compiler.ir import Node, depends
 from padp.compiler.low import Low, order
+from padp.compiler.moments import Moments
 from padp.compiler.origins import NOWHERE, Origin, leaves_of, origin
 from padp.compiler.orthonormal import SPACES, Computed, in_space, refuse_deficient
 from padp.compiler.plans import Plan, plan_of
@@ -111,6 +112,7 @@ class AdapterModule(nn.Module):
         if dropout and not 0 <= dropout < 1:
             raise refuse("E507", f"dropout = {dropout}", suggestion="a probability in [0, 1)")
         self._held: Held | None = None
+        self.moments = Moments()
         self._numbers: tuple[object, list[Tensor]] | None = None
         self._origin = NOWHERE
         self.tokens: Tokens = "many"
@@ -641,9 +643,10 @@ class AdapterModule(nn.Module):
         if name not in self.knobs:
             raise refuse("E510", f"{self.adapter.name} has no knob called {name}",
                          suggestion=f"there are: {', '.join(self.knobs) or 'none'}")
-        self.knobs[name] = float(value)
-        self._write_knobs()
-        self.drop_cache()
+        with self.moments.changing():
+            self.knobs[name] = float(value)
+            self._write_knobs()
+            self.drop_cache()
 
     def train(self, mode: bool = True) -> AdapterModule:
         self.drop_cache()
@@ -740,7 +743,7 @@ def _attributes(names: Mapping[str, str]) -> dict[str, str]:
     ``δ`` would be ``delta``, a method; ``kept_0`` a buffer of ours.
     """
     own = {*vars(nn.Module()), "adapter", "variant", "hyper", "sizes", "compiled", "names", "dropout", "shared",
-           "knobs", "precision", "tokens"}
+           "knobs", "moments", "precision", "tokens"}
 
     def taken(word: str) -> bool:
         return word in own or hasattr(AdapterModule, word) or word.startswith(("kept_", "keep_", "ema_", "knob_"))

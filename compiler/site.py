@@ -10,7 +10,7 @@ they change: see ``padp/models``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
@@ -20,6 +20,7 @@ from padp.compiler.acting import acting
 from padp.compiler.first_runs import checkpointed
 from padp.compiler.following import follow, replace_on
 from padp.compiler.keys import guard_adapters, keep_plain_keys
+from padp.compiler.moments import Moments, in_one_state
 from padp.compiler.prims import call_base
 from padp.dsl.diagnostics import refuse
 
@@ -154,6 +155,7 @@ class Site(nn.Module):
         self.adapters = nn.ModuleDict()
         self.active: tuple[str, ...] = ()
         self.enabled = True
+        self.moments = Moments()
         self.switched = False
         self._learned: dict[str, tuple[str, ...]] = {}
         self.brought: frozenset[str] = frozenset()
@@ -211,12 +213,14 @@ class Site(nn.Module):
         if name in self.adapters:
             raise refuse("E511", f"{self.label} already has an adapter called {name}", suggestion="choose another name")
         self._learned[name] = tuple(key for key, p in module.named_parameters() if p.requires_grad)
+        module.moments = self.moments
         self.adapters[name] = module.train(self.training)
 
     def remove(self, name: str) -> None:
         """Forget an adapter."""
-        self.activate([other for other in self.active if other != name])
-        del self.adapters[name], self._learned[name]
+        with self.moments.changing():
+            self.activate([other for other in self.active if other != name])
+            del self.adapters[name], self._learned[name]
 
     def learned(self, name: str) -> list[nn.Parameter]:
         """The parameters of an adapter that are trained while it is active."""
@@ -262,19 +266,27 @@ def _listed(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """What a linear layer held before a merge: the tensors themselves, so that unmerging is exact."""
+    """What a linear layer held before a merge: the numbers, so that unmerging is exact, and the parameters themselves,
+    which come back."""
 
     weight: Tensor
     bias: Tensor | None
     names: tuple[str, ...]
+    own: tuple[nn.Parameter, nn.Parameter | None]
 
 
+Pair = tuple[nn.Parameter, "nn.Parameter | None"]
 Change = Callable[[Tensor, "Tensor | None"], "tuple[Tensor, Tensor | None]"]
 
 
 @torch.no_grad()
-def merge_into(base: nn.Module, label: str, names: Sequence[str], change: Change, *, keep_on_cpu: bool = False) -> Kept:
-    """Put ``change(W, bias)``, computed in at least float32, in the place of a layer's weight; E504 when not finite."""
+def merge_into(base: nn.Module, label: str, names: Sequence[str], change: Change, *, keep_on_cpu: bool = False
+               ) -> tuple[Kept, Pair]:
+    """Put ``change(W, bias)``, computed in at least float32, in the place of a layer's weight; E504 when not finite.
+
+    The layer gets other parameters, so that a call in another thread that reads the old ones can finish. To be called
+    with ``put_in``, in one change with whatever says that the layer is merged.
+    """
     own = dict(base.named_parameters(recurse=False))
     held = own.get("weight")
     if held is None or own.get("bias") is not base.bias:
@@ -295,27 +307,50 @@ def merge_into(base: nn.Module, label: str, names: Sequence[str], change: Change
     if not (torch.isfinite(weight).all() and (offset is None or torch.isfinite(offset).all())):
         raise refuse("E504", f"{label}: the merged weight is not finite in {held.dtype}; the layer is left as it was",
                      suggestion="look for nan or inf in the adapter's parameters")
-    kept = Kept(held.data, None if bias is None else bias.data, tuple(names))
+    new = _like(held, weight), None if offset is None else _like(bias, offset)
+    kept = Kept(held.data, None if bias is None else bias.data, tuple(names), (held, cast("nn.Parameter | None", bias)))
     if keep_on_cpu:
-        kept = Kept(kept.weight.cpu(), None if kept.bias is None else kept.bias.cpu(), kept.names)
-    held.data = weight
-    if bias is not None:
-        bias.data = cast(Tensor, offset)
-    elif offset is not None:
-        base.bias = nn.Parameter(offset, requires_grad=False)
-    return kept
+        kept = replace(kept, weight=kept.weight.cpu(), bias=None if kept.bias is None else kept.bias.cpu())
+    return kept, new
+
+
+def _like(old: Tensor | None, value: Tensor) -> nn.Parameter:
+    """A parameter of this value, with the flag and the attributes of an old one."""
+    made = nn.Parameter(value, requires_grad=old is not None and old.requires_grad)
+    if old is not None:
+        made.__dict__.update(old.__dict__)
+    return made
 
 
 @torch.no_grad()
-def unmerge_from(base: nn.Module, kept: Kept) -> None:
-    """Put back, bit for bit, what the layer held before."""
+def put_in(base: nn.Module, kept: Kept, new: Pair) -> None:
+    """Give a layer its merged parameters; the old ones' numbers lie where ``kept`` has them."""
+    base._parameters.update(weight=new[0], bias=new[1])
+    for parameter, value in zip(kept.own, (kept.weight, kept.bias), strict=True):
+        if parameter is not None and value is not None and parameter.device != value.device:
+            parameter.data = value
+
+
+@torch.no_grad()
+def take_out(base: nn.Module, kept: Kept) -> None:
+    """Give a layer back its own parameters, bit for bit what they were, where and in the precision that it has now."""
+    like = cast(Tensor, base.weight)
+    for parameter, value in zip(kept.own, (kept.weight, kept.bias), strict=True):
+        if parameter is not None and value is not None:
+            moved = value.to(like.device, like.dtype)
+            if moved is not value or parameter.device != moved.device:
+                parameter.data = moved
+    base._parameters.update(weight=kept.own[0], bias=kept.own[1])
+
+
+@torch.no_grad()
+def leave_in(base: nn.Module, kept: Kept) -> None:
+    """Make the merged numbers those of the layer's own parameters."""
     weight, bias = cast(nn.Parameter, base.weight), cast("nn.Parameter | None", base.bias)
-    weight.data = kept.weight.to(weight.device, weight.dtype)
-    if kept.bias is None:
-        base.register_parameter("bias", None)
-    else:
-        assert bias is not None
-        bias.data = kept.bias.to(bias.device, bias.dtype)
+    kept.own[0].data = weight.data
+    if kept.own[1] is not None and bias is not None:
+        kept.own[1].data = bias.data
+    base._parameters.update(weight=kept.own[0], bias=bias if kept.own[1] is None else kept.own[1])
 
 
 # ---------------------------------------------------------------- the linear site
@@ -352,6 +387,22 @@ class LinearSite(Site, StandIn):
         replace_on(self, self.base, name, value)
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return self._now(x)
+        moments = cast(Moments, self.__dict__["moments"])
+        now = moments.now
+        if now is None:
+            return in_one_state(moments, self._now, x)
+        try:
+            y = self._now(x)
+        except Exception:
+            if moments.now is now:
+                raise
+            return in_one_state(moments, self._now, x)
+        return y if moments.now is now else in_one_state(moments, self._now, x)
+
+    def _now(self, x: Tensor) -> Tensor:
+        """The output in the state of now."""
         names = acting(self) if checkpointed() else self.active if self.enabled else ()
         if self._kept is not None:
             if self.training and torch.is_grad_enabled():
@@ -396,19 +447,26 @@ class LinearSite(Site, StandIn):
                 first = first[0] + (weight - W), _sum_biases(first[1], bias, b)
             return first
 
-        self._kept = merge_into(self.base, self.label, self.active, change, keep_on_cpu=keep_on_cpu)
-        self.drop_cache()
+        kept, new = merge_into(self.base, self.label, self.active, change, keep_on_cpu=keep_on_cpu)
+        with self.moments.changing():
+            put_in(self.base, kept, new)
+            self._kept = kept
+            self.drop_cache()
 
     def unmerge(self) -> None:
         """Put the base's weight back, bit for bit. Does nothing when not merged."""
         if self._kept is not None:
-            unmerge_from(self.base, self._kept)
-            self._kept = None
-            self.drop_cache()
+            with self.moments.changing():
+                take_out(self.base, self._kept)
+                self._kept = None
+                self.drop_cache()
 
     def keep_merged(self) -> None:
-        """Make the merged weight the base's own: there is no way back."""
-        self._kept = None
+        """Make the merged weight the base's own: there is no way back, and no adapter acts any more."""
+        if self._kept is not None:
+            with self.moments.changing():
+                leave_in(self.base, self._kept)
+                self._kept, self.active = None, ()
 
     def refuse_merged(self, what: str) -> None:
         """E511 while merged: ``what`` would have no effect or a wrong one."""

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from padp.compiler.acting import acting
 from padp.compiler.following import follow, replace_on, unfollow
-from padp.compiler.site import HeadMap, Kept, Site, StandIn, merge_into, unmerge_from
+from padp.compiler.moments import in_one_state
+from padp.compiler.site import HeadMap, Kept, Site, StandIn, leave_in, merge_into, put_in, take_out
 from padp.dsl.diagnostics import refuse
 from padp.models.heads import Attention
 from padp.models.walk import inside
@@ -133,6 +134,12 @@ class HeadProjection(StandIn):
         return self.site.knobbed(name)
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return self._now(x)
+        return in_one_state(self.site.moments, self._now, x)
+
+    def _now(self, x: Tensor) -> Tensor:
+        """The output in the state of now."""
         names = acting(self)
         if self._kept is not None:
             if self.training and torch.is_grad_enabled():
@@ -153,21 +160,28 @@ class HeadProjection(StandIn):
 
     def keep_merged(self) -> None:
         """Make the merged weight the base's own: there is no way back."""
-        self._kept = None
+        if self._kept is not None:
+            with self.site.moments.changing():
+                leave_in(self.base, self._kept)
+                self._kept, self.site.active = None, ()
 
     def merge(self, keep_on_cpu: bool = False) -> None:
         """Put the map into the base's weight; nothing to do where the adapter has no map."""
         found = self.site.maps().get(self.role)
         if found is not None:
             into = into_input if self.role == "o" else into_output
-            self._kept = merge_into(self.base, self.path, self.site.active, lambda W, b: into(found, W, b),
-                                    keep_on_cpu=keep_on_cpu)
+            kept, new = merge_into(self.base, self.path, self.site.active, lambda W, b: into(found, W, b),
+                                   keep_on_cpu=keep_on_cpu)
+            with self.site.moments.changing():
+                put_in(self.base, kept, new)
+                self._kept = kept
 
     def unmerge(self) -> None:
         """Put the base's weight back, bit for bit."""
         if self._kept is not None:
-            unmerge_from(self.base, self._kept)
-            self._kept = None
+            with self.site.moments.changing():
+                take_out(self.base, self._kept)
+                self._kept = None
 
 
 def by_head(map_: HeadMap, z: Tensor) -> Tensor:

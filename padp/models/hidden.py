@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from padp.compiler.acting import acting
+from padp.compiler.moments import in_one_state
 from padp.compiler.site import Site
 from padp.dsl.diagnostics import refuse
 from padp.models.calls import Call
@@ -95,7 +96,9 @@ def positions_of(module: AdapterModule) -> Positions:
 
 def run(module: AdapterModule, h: Tensor) -> Tensor:
     """The adapter on hidden vectors of any leading shape."""
-    return cast(Tensor, module(h, None)).to(h.dtype)
+    if torch.compiler.is_compiling():
+        return cast(Tensor, module(h, None)).to(h.dtype)
+    return cast(Tensor, in_one_state(module.moments, module, h, None)).to(h.dtype)
 
 
 def take_out(h: Tensor, where: Edited) -> Tensor:
