@@ -26,7 +26,7 @@ from padp.compiler.emit import Leaf, Stage, printed, run
 from padp.compiler.freshness import Stamp, stamp
 from padp.compiler.ir import Node, depends
 from padp.compiler.low import Low, order
-from padp.compiler.moments import Moments
+from padp.compiler.moments import Moment, Moments
 from padp.compiler.origins import NOWHERE, Origin, leaves_of, origin
 from padp.compiler.orthonormal import SPACES, Computed, in_space, refuse_deficient
 from padp.compiler.plans import Plan, plan_of
@@ -256,11 +256,13 @@ class AdapterModule(nn.Module):
         """From now on, what was computed when this was attached belongs to these weights and the tensors of now."""
         self.__dict__["_origin"] = origin(self._rooted(weight, bias))
 
-    def keep_in_line(self, weight: Weights, bias: Tensor | None, *, thoroughly: bool = False) -> None:
+    def keep_in_line(self, weight: Weights, bias: Tensor | None, *, thoroughly: bool = False,
+                     since: Moment | None = None) -> None:
         """Compute anew what was computed from tensors that hold other numbers now.
 
         ``thoroughly`` compares all numbers, also where no trace of a write is seen. E511 where a learned tensor started
-        from weights that were other ones, and the base is frozen.
+        from weights that were other ones, and the base is frozen. ``since`` is the moment in which the weights were
+        read: where it is over, they may be merged ones, and the call is made again.
         """
         given = self._rooted(weight, bias)
         before = cast(Origin, self.__dict__["_origin"])
@@ -270,6 +272,8 @@ class AdapterModule(nn.Module):
         changed = before.changed(given)
         if not changed:
             self.__dict__["_origin"] = before.seen_again(given)
+            return
+        if since is not None and self.moments.now is not since:
             return
         of_base = [leaf for leaf in changed if leaf[0] != "param"]
         learned = self.from_base[0]
@@ -284,6 +288,7 @@ class AdapterModule(nn.Module):
     def minds(self, base: nn.Module | None, weight: Weights = None) -> Compiled | None:
         """The plans for a base that is trained too, or lent for this call, where that matters. Otherwise None, and what
         was computed from the base's weights is in line with them."""
+        since = self.moments.now
         if weight is None and base is not None:
             weight, bias = weight_of(base), bias_of(base)
         else:
@@ -298,7 +303,7 @@ class AdapterModule(nn.Module):
                              "not made while torch compiles", suggestion="call the model once before torch.compile")
             return self.compiled.base_moves
         if not torch.compiler.is_compiling():
-            self.keep_in_line(weight, bias)
+            self.keep_in_line(weight, bias, since=since)
         return None
 
     def _register(self, name: str, p: Learned, value: Tensor, dtype: torch.dtype) -> None:
