@@ -50,6 +50,7 @@ def read_bindings(reader: Reader, header: s.Header | None) -> list[s.Binding]:
                       notes=[f"sites: {', '.join(SITES)}"])
     given = list(header.bindings) if header is not None and header.site in SITES else []
     if given:
+        _refuse_calculated_sizes(reader, given)
         _refuse_given_sizes(reader, header, given)
         return given
 
@@ -65,6 +66,15 @@ def read_bindings(reader: Reader, header: s.Header | None) -> list[s.Binding]:
             usual = [("W_Q", real("ed", "H")), ("W_K", real("ed", "G")), ("W_V", real("ed", "G")),
                      ("W_O", real("de", "H"))]
     return [s.Binding(name, space, span) for name, space in usual]
+
+
+def _refuse_calculated_sizes(reader: Reader, bindings: Sequence[s.Binding]) -> None:
+    """E204 for a size of the layer that is no name: the layer gives it, and a relation says what it is."""
+    for binding in bindings:
+        for size in (*binding.space.dims, *binding.space.family):
+            if not isinstance(size, s.Name):
+                reader.report("E204", f"the sizes of `{binding.name}` are names, which the layer gives numbers",
+                              size.span, suggestion=f"{binding.name} ∈ ℝ^{{m×n}}, and a relation, where m = …")
 
 
 def _refuse_given_sizes(reader: Reader, header: s.Header | None, bindings: Sequence[s.Binding]) -> None:
