@@ -14,9 +14,10 @@ import sympy as sp
 
 from padp.compiler import build as b
 from padp.compiler import operators
+from padp.compiler.budget import spend
 from padp.compiler.build import Mismatch
 from padp.compiler.dims import bounded_power, lower, same, show
-from padp.compiler.ir import OPEN, Node, Type, walk
+from padp.compiler.ir import OPEN, Node, Type
 from padp.compiler.norms import MARK, is_norm, positive
 from padp.compiler.state import State, report
 from padp.dsl.limits import MAX_EXPONENT
@@ -33,28 +34,45 @@ def is_open(size: Any) -> bool:
 
 
 def settle(s: State, node: Node, hole: sp.Symbol, value: Any) -> Node:
-    """``node`` with the open size settled; names bound to it are settled too."""
+    """``node`` with the open size settled; names bound to it are settled too. What has no open size is not looked into
+    again."""
     cache: dict[int, Node] = {}
 
     def fix(x: Any) -> Any:
         return lower(x.subs(hole, value)) if isinstance(x, sp.Expr) and x.has(hole) else x
 
     def rebuild(root: Node) -> Node:
-        for n in walk(root):
-            if id(n) in cache:
+        stack = [(root, False)]
+        while stack:
+            n, ready = stack.pop()
+            if id(n) in cache or id(n) in s.closed:
                 continue
-            args = tuple(cache[id(a)] for a in n.args)
-            type_ = replace(n.type, item=tuple(map(fix, n.type.item)), family=tuple(map(fix, n.type.family)))
-            attrs = tuple(map(fix, n.attrs))
-            cache[id(n)] = n if args == n.args and type_ == n.type and attrs == n.attrs else \
-                s.g.node(n.op, args, attrs, type_)
-        return cache[id(root)]
+            if not ready:
+                spend(1)
+                stack.append((n, True))
+                stack.extend((a, False) for a in n.args)
+                continue
+            if _own_open(n) or any(id(a) not in s.closed for a in n.args):
+                args = tuple(cache.get(id(a), a) for a in n.args)
+                type_ = replace(n.type, item=tuple(map(fix, n.type.item)), family=tuple(map(fix, n.type.family)))
+                attrs = tuple(map(fix, n.attrs))
+                cache[id(n)] = n if args == n.args and type_ == n.type and attrs == n.attrs else \
+                    s.g.node(n.op, args, attrs, type_)
+            else:
+                s.closed.add(id(n))
+        return cache.get(id(root), root)
 
     for name, bound in list(s.env.items()):
         s.env[name] = rebuild(bound)
     s.history[:] = [(n, rebuild(v), where) for n, v, where in s.history]
     s.requirements[:] = [replace(c, left=fix(c.left), right=fix(c.right)) for c in s.requirements]
     return rebuild(node)
+
+
+def _own_open(n: Node) -> bool:
+    """Whether an open size stands in a node's own type or attributes."""
+    return any(isinstance(x, sp.Expr) and any(str(f).startswith(OPEN) for f in x.free_symbols)
+               for x in (*n.type.item, *n.type.family, *n.attrs))
 
 
 def fit(s: State, pairs: Sequence[tuple[Any, Any]], *nodes: Node) -> tuple[Node, ...]:

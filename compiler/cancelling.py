@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+from padp.compiler.budget import spend
 from padp.compiler.formulas import formula
 from padp.compiler.ir import Node, walk
 from padp.compiler.properties import Facts
@@ -134,13 +135,16 @@ def sum_terms(node: Node) -> list[tuple[Any, Node]]:
     return terms if len(terms) <= MAX_TERMS else []
 
 
-def _terms(node: Node, factor: Any = 1) -> Iterator[tuple[Any, Node]]:
-    if node.op == "assumed" and node.args[0].op == "add":
-        yield from _terms(node.args[0], factor)
-    elif node.op == "add":
-        for a in node.args:
-            yield from _terms(a, factor)
-    elif node.op == "scale" and node.args[0].op == "const":
-        yield from _terms(node.args[1], factor * node.args[0].attrs[0])
-    else:
-        yield factor, node
+def _terms(root: Node) -> Iterator[tuple[Any, Node]]:
+    stack: list[tuple[Any, Node]] = [(1, root)]
+    while stack:
+        factor, node = stack.pop()
+        spend(2)
+        if node.op == "assumed" and node.args[0].op == "add":
+            stack.append((factor, node.args[0]))
+        elif node.op == "add":
+            stack.extend((factor, a) for a in reversed(node.args))
+        elif node.op == "scale" and node.args[0].op == "const":
+            stack.append((factor * node.args[0].attrs[0], node.args[1]))
+        else:
+            yield factor, node

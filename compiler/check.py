@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from padp.compiler.attention import attention_maps
+from padp.compiler.budget import budget
 from padp.compiler.cases import Case, cases
 from padp.compiler.claim_grammar import supposed
 from padp.compiler.claims import check_claims
@@ -36,7 +37,12 @@ def check(source: Source, variant: str | None = None) -> list[Diagnostic]:
     except PadpError as error:
         return [*(d.at(source) for d in error.diagnostics), *letter_lints(source)]
     wanted = (variant,) if variant is not None else list_variants(program) or (None,)
-    by_variant = [dict.fromkeys(_shallow(program, source, one)) for one in wanted]
+    by_variant: list[dict[Diagnostic, None]] = []
+    with budget(source):
+        for one in wanted:
+            by_variant.append(dict.fromkeys(_shallow(program, source, one)))
+            if any(d.code == "E105" for d in by_variant[-1]):  # what is too large is so in the others, too
+                break
     own = [x.span for x in program.body if isinstance(x, syntax.Variant)]
     found: dict[Diagnostic, None] = {}
     for said in by_variant:
@@ -60,6 +66,8 @@ def _shallow(program: syntax.Program, source: Source, variant: str | None) -> li
     try:
         for diagnostic in _variant(program, source, variant):
             found.append(diagnostic)
+    except PadpError as error:
+        found += [replace(d.at(source), span=d.span or program.span) for d in error.diagnostics]
     except RecursionError:
         found.append(Diagnostic("E105", "the values of this program depend on each other in too long a chain",
                                 program.span, source, suggestion="fewer statements, or a loop"))

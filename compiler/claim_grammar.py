@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from padp.compiler.budget import at, spend
 from padp.compiler.expressions import Reader
 from padp.compiler.ir import Node
 from padp.compiler.remarks import Remark, pieces, remarks
@@ -41,7 +42,14 @@ _ONE_EACH = re.compile(
     r"(?:[a-z]{4,}\s+)?(?P<size>\S.*?)\s+(?:(?:(?:planar|plane|Givens|Jacobi)\s+rotations)|(?:[A-Za-z-]+\s+)?(?:angles|scalars))"
 )
 _PROPERTIES: dict[str, Kind] = {"antisymmetric": "antisymmetric", "orthogonal": "orthogonal", "identity": "identity"}
-_TITLE = re.compile(rf"(?:{_NAME}|[A-Z][\w-]*)\s*:\s+(?=\S)")
+_TITLE = re.compile(rf"(?<![\w\u0300-\u036f'′-])(?:{_NAME}|[A-Z][\w-]*)\s*:\s+(?=\S)")
+
+
+_READING = 200
+"""Steps that reading a claim takes."""
+
+_LONGEST = 1_000
+"""Characters of a claim: what is longer is prose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +84,11 @@ class Grammar:
         """The claims in some comments; what nearly is one is noted in ``doubts``."""
         made: list[Claim] = []
         for remark in found:
+            at(remark.span)
+            spend()
             for piece, span in pieces(remark):
+                if len(piece) > _LONGEST:
+                    continue
                 claim = self._claim(piece, span, remark)
                 if claim is not None:
                     made.append(claim)
@@ -113,6 +125,7 @@ class Grammar:
         return Claim(kind, span, name, where, size=size)
 
     def _size(self, text: str) -> Term | None:
+        spend(_READING + len(text) * 2)
         try:
             tree = parse(Source.of(f"y ← {text}\n"))
         except PadpError:
@@ -136,6 +149,7 @@ class Grammar:
 
     def _shape(self, name: str, rest: str, span: Span, where: Span | None, piece: str) -> Claim | None:
         head = _ROLE.sub("", rest)
+        spend(_READING + len(head) * 2)
         try:
             tree = parse(Source.of(f"A ∈ {head}: learned\n"))
         except PadpError:

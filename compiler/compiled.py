@@ -17,8 +17,9 @@ from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
 from padp.compiler import build as b
-from padp.compiler import lower
+from padp.compiler import lower, room
 from padp.compiler.attention import attention_maps
+from padp.compiler.budget import budget
 from padp.compiler.costs import cost, count
 from padp.compiler.decompositions import around_base, by_parts
 from padp.compiler.elaborate import elaborate
@@ -34,6 +35,7 @@ from padp.compiler.search import CPU, MACHINES, Decision, Estimate, Regime
 from padp.compiler.state import Elaborated, Learned
 from padp.compiler.terms import Let, Method, Var
 from padp.dsl.diagnostics import PadpError, refuse
+from padp.dsl.limits import MAX_PLAN_STEPS
 from padp.dsl.spellings import python_name
 
 WORTH_PLANNING = 1 << 16
@@ -206,6 +208,15 @@ class _Key:
 
 @lru_cache(maxsize=512)
 def _compile(k: _Key) -> Compiled:
+    try:
+        with budget(k.method.source, MAX_PLAN_STEPS, "plan"):
+            return _planned(k)
+    except RecursionError:
+        raise refuse("E105", "too large: the values of this program depend on each other in too long a chain",
+                     k.method.span, source=k.method.source, suggestion="fewer statements or steps of a loop") from None
+
+
+def _planned(k: _Key) -> Compiled:
     method = k.method
     typed = elaborate(method, k.sizes, k.hyper, k.has_bias)
     errors = [d for d in typed.diagnostics if d.severity == "error"]
@@ -213,6 +224,7 @@ def _compile(k: _Key) -> Compiled:
         raise PadpError(errors)
     if typed.output.type.kind == "unknown":
         raise refuse("E309", f"the shape of {method.output} cannot be found", method.span, source=method.source)
+    room.declared(typed)
     names = python_names(method)
     if method.site == "attention":
         return _compile_attention(k, typed, names)
@@ -235,6 +247,7 @@ def _compile(k: _Key) -> Compiled:
     one = replace(many, name="decode", tokens=1)
     trained, decisions = _settled(planner, k.train, output)
     settled = {r: _settled(planner, r, output) for r in (many, one)}
+    room.planned(typed, [*trained, *(low for outputs, _ in settled.values() for low in outputs)])
     inside = {} if weight is None else _inside(planner, literal, weight, {
         k.train: trained, **{r: outputs for r, (outputs, _) in settled.items()}})
     plain_delta = None if delta is None else _settled(planner, k.train, delta)[0]

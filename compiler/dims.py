@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from math import comb, prod
 from typing import Any, TypeAlias
 
 import sympy as sp
 
-from padp.dsl.limits import MAX_BITS, MAX_EXPONENT
+from padp.compiler.budget import TooLarge, spend
+from padp.dsl.diagnostics import Diagnostic
+from padp.dsl.limits import MAX_BITS, MAX_EXPONENT, MAX_FORMULA, MAX_FORMULA_PARTS, MAX_ROUNDINGS
+from padp.dsl.source import Span
 
 Dim: TypeAlias = int | sp.Expr
 Value: TypeAlias = int | float | sp.Expr
@@ -36,6 +40,22 @@ def lower(value: Any) -> Any:
         return int(value)
     if isinstance(value, (sp.Float,)):
         return float(value)
+    if isinstance(value, sp.Expr) and value.args:
+        spend(20)
+        moderate(value)
+    return value
+
+
+def moderate(value: Any, span: Span | None = None) -> Any:
+    """The formula; E105 where it has too many terms, parts or roundings to be worked with."""
+    if isinstance(value, sp.Expr) and value.args:
+        found = _extent(value)
+        if found is None:
+            raise TooLarge(Diagnostic(
+                "E105", f"too large: this size or count has more than {MAX_FORMULA} terms, {MAX_FORMULA_PARTS} parts, "
+                f"or {MAX_ROUNDINGS} of min, max, floor and ceil, when it is written out", span,
+                suggestion="a hyperparameter, or a size of the layer, for a part of it"))
+        spend(2 * found[1] + 80 * found[2])
     return value
 
 
@@ -64,9 +84,43 @@ _LONG = 400
 
 
 def tractable(value: Any) -> bool:
-    """Whether a formula can be multiplied out: no power in it is out of bounds."""
-    return not isinstance(value, sp.Expr) or all(
-        not x.exp.is_number or abs(x.exp) <= MAX_EXPONENT for x in value.atoms(sp.Pow))
+    """Whether a formula can be multiplied out: no power in it is out of bounds, nor are its terms and parts."""
+    return not isinstance(value, sp.Expr) or not value.args or _extent(value) is not None
+
+
+@lru_cache(maxsize=20_000)
+def _extent(value: sp.Basic) -> tuple[int, int, int] | None:
+    """Terms when it is multiplied out (at most so many), parts, and roundings, with all names written out; None past a
+    limit."""
+    if not value.args:
+        return 1, 1, 0
+    if isinstance(value, sp.Pow) and value.exp.is_number and not bool(sp.Abs(value.exp) <= MAX_EXPONENT):
+        return None
+    below: list[int] = []
+    terms, parts, roundings = 1, 1, int(isinstance(value, _ROUNDINGS))
+    for a in value.args:
+        found = _extent(a)
+        if found is None:
+            return None
+        below.append(found[0])
+        parts, roundings = parts + found[1], roundings + found[2]
+    if isinstance(value, sp.Add):
+        terms = sum(below)
+    elif isinstance(value, sp.Mul):
+        terms = prod(below)
+    elif isinstance(value, sp.Pow) and isinstance(value.exp, sp.Integer):
+        power = abs(int(value.exp))
+        terms = comb(below[0] + power - 1, power) if below[0] > 1 else 1
+    return None if terms > MAX_FORMULA or parts > MAX_FORMULA_PARTS or roundings > MAX_ROUNDINGS else \
+        (terms, parts, roundings)
+
+
+def _parts(value: Any) -> int:
+    found = _extent(value)
+    return MAX_FORMULA_PARTS if found is None else found[1]
+
+
+_ROUNDINGS = (sp.Min, sp.Max, sp.floor, sp.ceiling, sp.Mod, sp.Abs)
 
 
 @lru_cache(maxsize=50_000)
@@ -80,7 +134,15 @@ def _same_symbolic(a: Any, b: Any) -> bool:
         exact = difference.replace(sp.floor, lambda x: x).replace(sp.ceiling, lambda x: x)
         if sp.expand(exact) == 0:
             return True
-    return not _differs_somewhere(difference) and bool(sp.simplify(difference) == 0)
+    if _differs_somewhere(difference):
+        return False
+    if sp.expand(sp.numer(sp.together(difference))) == 0:
+        return True
+    return sp.count_ops(difference) <= _SHORT and bool(sp.simplify(difference) == 0)
+
+
+_SHORT = 60
+"""Operations in a formula that ``simplify`` still looks at."""
 
 
 def _differs_somewhere(difference: Any) -> bool:
@@ -100,7 +162,9 @@ def same(a: Any, b: Any) -> bool:
         return a == b
     if a == b:
         return True
-    return _same_symbolic(sp.sympify(a), sp.sympify(b))
+    a, b = sp.sympify(a), sp.sympify(b)
+    spend(100 + 10 * (_parts(a) + _parts(b)))
+    return _same_symbolic(a, b)
 
 
 def bare(value: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 import sympy as sp
 
 from padp.compiler.algebra import open_size
+from padp.compiler.budget import spend
 from padp.compiler.dims import lower, show
 from padp.compiler.ir import Node, walk
 from padp.compiler.scope import walk as walk_terms
@@ -53,6 +54,8 @@ def _conflicts(method: Method, numbers: Mapping[str, Any]) -> Iterator[Diagnosti
             name, value = unknown
             env = {k: sp.sympify(v).subs(sp.Symbol(name, integer=True, positive=True), value) for k, v in env.items()}
             defined[name] = test
+    gaps = [None if t.right is None else sp.expand(symbolic(t.left, env) - symbolic(t.right, env))
+            for t in method.relations]
     for k, one in enumerate(method.relations):
         uses = {n.name for n in walk_terms(one) if isinstance(n, Var)}
         if one not in defined.values() and _false(one, env):
@@ -60,8 +63,9 @@ def _conflicts(method: Method, numbers: Mapping[str, Any]) -> Iterator[Diagnosti
             yield _impossible(method, f"no sizes satisfy {' and '.join(_shown(t) for t in (*others, one))}", one,
                               others, {n: v for n, v in numbers.items() if n in uses})
             continue
-        for other in method.relations[:k]:
-            if _exclude(one, other, env):
+        for j, other in enumerate(method.relations[:k]):
+            spend(50)
+            if _exclude(one, other, gaps[k], gaps[j], env):
                 yield _impossible(method, f"no sizes satisfy both {_shown(other)} and {_shown(one)}", one, [other],
                                   {n: v for n, v in numbers.items() if n in uses}, "the other one")
 
@@ -122,14 +126,13 @@ def _no_whole_solution(gap: Any) -> bool:
     return not (solution.is_Integer and solution > 0)
 
 
-def _exclude(one: Test, other: Test, env: Mapping[str, Any]) -> bool:
-    """Whether two relations contradict each other: about the same difference, or by what their sum says."""
+def _exclude(one: Test, other: Test, a: Any, c: Any, env: Mapping[str, Any]) -> bool:
+    """Whether two relations (left − right of them: a and c) contradict each other: about the same difference, or by
+    what their sum says."""
     if {one.op, other.op} == {"even", "odd"}:
         return bool(sp.expand(symbolic(one.left, env) - symbolic(other.left, env)) == 0)
-    if one.right is None or other.right is None:
+    if a is None or c is None:
         return False
-    a = sp.expand(symbolic(one.left, env) - symbolic(one.right, env))
-    c = sp.expand(symbolic(other.left, env) - symbolic(other.right, env))
     if a == 0 or c == 0:
         return False
     if any((x + y).is_negative is True for x in _at_least_zero(one.op, a) for y in _at_least_zero(other.op, c)):

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from padp.compiler.budget import spend
 from padp.compiler.dims import Dim, show, show_axes
 from padp.dsl.source import Span
 
@@ -118,6 +119,7 @@ class Graph:
         self._width: dict[int, int] = {}
 
     def node(self, op: str, args: tuple[Node, ...], attrs: tuple[Any, ...], type_: Type) -> Node:
+        spend()
         fractions = tuple(k for k, a in enumerate(attrs) if isinstance(a, float))  # 1.0 == 1, but it is no index
         key = (op, tuple(id(a) for a in args), attrs, fractions, type_)
         found = self._table.get(key)
@@ -147,6 +149,7 @@ class Graph:
 def walk(*roots: Node) -> Iterator[Node]:
     """Every node below the roots once, arguments first."""
     seen: set[int] = set()
+    spend(2)
     for root in roots:
         stack: list[tuple[Node, bool]] = [(root, False)]
         while stack:
@@ -155,6 +158,8 @@ def walk(*roots: Node) -> Iterator[Node]:
                 continue
             if ready:
                 seen.add(id(node))
+                if not len(seen) & 63:
+                    spend(40)
                 yield node
             else:
                 stack.append((node, True))

@@ -14,6 +14,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from padp.compiler.budget import spend
 from padp.compiler.ir import Type
 from padp.dsl.source import Span
 
@@ -59,6 +60,7 @@ class Table:
 
     def make(self, prim: str, args: tuple[Arg, ...], type_: Type, lead: tuple[Any, ...] = (), *,
              stage: int | None = None, grad: bool | None = None) -> Low:
+        spend()
         key = (prim, tuple(id(a) if isinstance(a, Low) else tuple(id(x) if isinstance(x, Low) else x for x in a)
                            if isinstance(a, tuple) else (type(a), a) for a in args), type_, lead)
         found = self._table.get(key)

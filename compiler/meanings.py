@@ -14,6 +14,7 @@ from padp.compiler import build as b
 from padp.compiler import operators
 from padp.compiler.algebra import arithmetic, as_matrix, inverted, is_open, negated, norm, power
 from padp.compiler.asks import asked, reach
+from padp.compiler.budget import TooLarge
 from padp.compiler.build import Mismatch
 from padp.compiler.conditions import Condition, decide
 from padp.compiler.dims import lower, same, show, symbol
@@ -85,6 +86,10 @@ def term(s: State, t: Term) -> Node:
         if sum(r.message.count("∈") for r in places) == len(_mentioned(s, t)):
             notes = notes[1:]  # the places say it all
         report(s, m.code, m.message, t.span, suggestion or m.suggestion, notes, places)
+        return s.g.node("mistake", (), (t.span.start, t.span.end), UNKNOWN)
+    except TooLarge as large:
+        told = large.diagnostics[0]
+        report(s, told.code, told.message, t.span, told.suggestion)
         return s.g.node("mistake", (), (t.span.start, t.span.end), UNKNOWN)
     finally:
         s.depth -= 1

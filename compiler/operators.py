@@ -291,10 +291,21 @@ def _point(function: str) -> Maker:
     def make(g: Graph, args: Sequence[Node], kw: Mapping[str, Node]) -> Made:
         a = args[0]
         if a.op == "const" and isinstance(a.value, (int, float, sp.Expr)) and function in _CONSTANT:
+            _moderate_power(function, a.value)
             return g.const(lower(_CONSTANT[function](sp.sympify(a.value))))
         return b.point(g, function, a)
 
     return make
+
+
+def _moderate_power(function: str, value: Any) -> None:
+    """A number stays within what a float holds; working exp(exp(exp(5))) out would never end."""
+    number_ = sp.sympify(value)
+    if function == "exp" and number_.is_number and bool(number_ > _LARGEST_LOGARITHM):
+        raise Mismatch(f"exp({show(value)}) is too large a number", "E105", "numbers go up to 1.7e308")
+
+
+_LARGEST_LOGARITHM = 709
 
 
 _CONSTANT: dict[str, Callable[[Any], Any]] = {

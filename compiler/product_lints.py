@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from padp.compiler.algebra import norm_axis
+from padp.compiler.budget import spend
 from padp.compiler.cancelling import names_before, sum_terms
 from padp.compiler.dims import same, show
 from padp.compiler.formulas import formula
@@ -19,6 +20,7 @@ from padp.dsl.diagnostics import Diagnostic, Related
 
 def _factors(node: Node) -> list[tuple[str, Node]]:
     """A product as what acts one after the other: ('number', s), ('diagonal', v) or ('matrix', M)."""
+    spend()
     if node.type.kind == "unknown":
         return [("matrix", node)]
     match node.op:

@@ -15,6 +15,7 @@ from typing import Any
 import sympy as sp
 
 from padp.compiler import build as b
+from padp.compiler.budget import spend
 from padp.compiler.decompositions import svd_part, whole_of
 from padp.compiler.dims import lower, same
 from padp.compiler.ir import Graph, Node, Type, walk
@@ -31,6 +32,7 @@ class Simplifier:
     def __init__(self, g: Graph, *, base_moves: bool = False) -> None:
         self.g, self.base_moves = g, base_moves
         self._done: dict[int, Node] = {}
+        self._turned: dict[int, Node] = {}  # what ``t`` made of a node: a shared part is transposed once
         self._kept: list[Node] = []  # ids stay valid while their nodes are alive
 
     def __call__(self, root: Node) -> Node:
@@ -45,6 +47,7 @@ class Simplifier:
 
     def make(self, node: Node, args: tuple[Node, ...]) -> Node:
         """``node`` over simplified arguments, rewritten."""
+        spend()
         if node.type.kind == "unknown":
             return self.g.node(node.op, args, node.attrs, node.type)
         if node.op in _READS_FAMILY:
@@ -333,6 +336,13 @@ class Simplifier:
 
     def t(self, a: Node) -> Node:
         """(A B)ᵀ = Bᵀ Aᵀ;  (A + B)ᵀ = Aᵀ + Bᵀ;  diag(v)ᵀ = diag(v);  skew(v)ᵀ = −skew(v);  (A⁻¹)ᵀ = (Aᵀ)⁻¹;  …"""
+        found = self._turned.get(id(a))
+        if found is None:
+            found = self._turned[id(a)] = self._transposed(a)
+            self._kept.append(a)
+        return found
+
+    def _transposed(self, a: Node) -> Node:
         g = self.g
         if a.type.rank != 2:
             return b.t(g, a)

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
+from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
+from padp.compiler.budget import spend
 from padp.compiler.terms import Term
 from padp.dsl.source import Span
 
@@ -82,19 +84,43 @@ class Scope:
 
 
 def nearest(text: str, known: Iterable[str]) -> list[str]:
-    """At most three names that look like ``text``."""
-    return get_close_matches(text, sorted(set(known) - {text}), n=3, cutoff=0.5)
+    """At most three names that look like ``text``; of very many names the first ones are looked at."""
+    near = sorted(set(known) - {text})[:_LOOKED_AT]
+    spend(10 * len(near))
+    return get_close_matches(text, near, n=3, cutoff=0.5)
+
+
+_LOOKED_AT = 200
 
 
 def walk(tree: Any) -> Iterator[Any]:
     """Every node of a term or a syntax tree, itself included, outermost first."""
-    if isinstance(tree, tuple):
-        for part in tree:
-            yield from walk(part)
-    elif is_dataclass(tree) and not isinstance(tree, Span):
-        yield tree
-        for f in fields(tree):
-            yield from walk(getattr(tree, f.name))
+    stack: list[Any] = [tree]
+    count = 0
+    spend(2)
+    while stack:
+        node = stack.pop()
+        if isinstance(node, tuple):
+            stack.extend(reversed(node))
+            continue
+        kind = cast("Hashable", type(node))
+        parts = _parts(kind)
+        if parts is None:
+            continue
+        count += 1
+        if not count & 15:
+            spend(8)
+        yield node
+        for part in parts:
+            stack.append(getattr(node, part))
+
+
+@lru_cache(maxsize=256)
+def _parts(kind: Hashable) -> tuple[str, ...] | None:
+    """The fields of a kind of node, last first, without its place; None for what is no node."""
+    if not isinstance(kind, type) or not is_dataclass(kind) or kind is Span:
+        return None
+    return tuple(f.name for f in reversed(fields(kind)) if f.name != "span")
 
 
 def nowhere(tree: Any) -> Any:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from padp.compiler.budget import spend
 from padp.compiler.costs import Cost, cost, saved, speed, storage
 from padp.compiler.low import LEAVES, VIEWS, Low, Table, constant, copies, live, source
 
@@ -148,7 +149,9 @@ class Estimate:
         kept: dict[int, Low] = {}
         held: dict[int, Low] = {}
         readers: dict[int, int] = {}
-        for low in self.reached(*roots, above=above):
+        lows = self.reached(*roots, above=above)
+        spend(5 * len(lows))
+        for low in lows:
             time += self.own(low)
             for x in self.inputs(low):
                 if r.train and x.grad and low.grad:

@@ -13,7 +13,8 @@ from typing import Any
 
 import sympy as sp
 
-from padp.compiler.dims import bounded_power, lower, show
+from padp.compiler.budget import TooLarge
+from padp.compiler.dims import bounded_power, lower, moderate, show
 from padp.compiler.terms import (
     Arith,
     Call,
@@ -30,7 +31,12 @@ from padp.dsl.diagnostics import Diagnostic, PadpError
 
 
 def symbolic(t: Term, env: Mapping[str, Any]) -> Any:
-    """A term over dimensions as a sympy expression; names that are not in ``env`` are symbols."""
+    """A term over dimensions as a sympy expression; names that are not in ``env`` are symbols. E105 where it grows too
+    large to be worked with."""
+    return moderate(_symbolic(t, env), t.span)
+
+
+def _symbolic(t: Term, env: Mapping[str, Any]) -> Any:
     match t:
         case Number(value):
             return sp.sympify(value) if isinstance(value, int) else sp.Float(value)
@@ -70,7 +76,7 @@ def calculated(size: Term, env: Mapping[str, Any]) -> Any | None:
     """The value of a size, or None where it holds something that is no number."""
     try:
         value = sp.sympify(symbolic(size, env))
-    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError, TooLarge):
         return None
     if any(str(x).startswith("?") for x in value.free_symbols) or value.has(sp.zoo, sp.nan):
         return None

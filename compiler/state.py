@@ -89,6 +89,7 @@ class State:
     requirements: list[Condition] = field(default_factory=list)
     facts: tuple[Any, ...] = ()
     holes: int = 0
+    closed: set[int] = field(default_factory=set[int])  # nodes of the graph in which no size is open
     depth: int = 0
     calls: int = 0
     in_loop: int = 0

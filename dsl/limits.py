@@ -10,6 +10,9 @@ MAX_TEXT = 200_000
 MAX_STATEMENT = 10_000
 """Characters in one statement, all of its lines together."""
 
+MAX_WORDS = 12_000
+"""Names, numbers and signs in the code of a program, comments not counted."""
+
 MAX_STATEMENTS = 5_000
 """Logical lines in a program, comment lines included."""
 
@@ -40,6 +43,30 @@ MAX_TERMS = 1_000
 
 MAX_CALLS = 50
 """Functions that are called inside each other."""
+
+MAX_STEPS = 300_000
+"""Steps that the check of a program takes, all of its variants together; ``compiler/budget.py`` says what a step is."""
+
+MAX_PLAN_STEPS = 200_000
+"""Steps that typing and planning a program for one layer takes."""
+
+MAX_FORMULA = 100
+"""Terms of a size or a count when it is multiplied out."""
+
+MAX_FORMULA_PARTS = 500
+"""Names, numbers and signs of a size or a count with all names written out: min(n, q + m) doubles where q is one."""
+
+MAX_ROUNDINGS = 16
+"""Roundings, minima and maxima of a size or a count with all names written out."""
+
+MAX_ENTRIES = 2**26
+"""Entries of all declared tensors of a site together, and of one tensor that a plan builds, beside a small layer."""
+
+MAX_TIMES_WEIGHT = 16
+"""The same beside a large one: so many times the entries of its weight."""
+
+MAX_PLACES = 2**21
+"""Numbers in an index set."""
 
 MAX_ERRORS = 20
 """Errors reported in one run; the rest is counted."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 import sys
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -23,7 +24,7 @@ from lark.exceptions import UnexpectedInput
 from padp.dsl.build import AfterHead, Build, CommonHead, ForHead, Head, LineTree, VariantHead
 from padp.dsl.complaints import explain, habit_on
 from padp.dsl.diagnostics import Diagnostic, PadpError, Related
-from padp.dsl.limits import MAX_ERRORS, MAX_HEIGHT, MAX_NESTING, MAX_STATEMENTS, MAX_TEXT
+from padp.dsl.limits import MAX_ERRORS, MAX_HEIGHT, MAX_NESTING, MAX_STATEMENTS, MAX_TEXT, MAX_WORDS
 from padp.dsl.lines import Comment, Line, logical_lines
 from padp.dsl.source import Source, Span
 from padp.dsl.spellings import plain
@@ -42,6 +43,7 @@ from padp.dsl.syntax import (
 )
 
 GRAMMAR = Path(__file__).with_name("grammar.lark")
+_WORD = re.compile(r"\w+|[^\w\s]")
 OPTIONS: dict[str, Any] = {"parser": "lalr", "keep_all_tokens": True, "maybe_placeholders": False}
 
 
@@ -93,7 +95,7 @@ class _Blocks:
 
     def program(self, lines: list[Line | Comment]) -> Program:
         pending: list[Comment] = []
-        count = 0
+        count = words = 0
         for line in lines:
             count += 1
             if count > MAX_STATEMENTS:
@@ -102,6 +104,12 @@ class _Blocks:
             if isinstance(line, Comment):
                 pending.append(line)
                 continue
+            words += sum(1 for _ in _WORD.finditer(self.text, line.span.start, line.span.end))
+            if words > MAX_WORDS:
+                self.complain("E105", f"up to here the program has more than {MAX_WORDS} names, numbers and signs",
+                              line.span, "what repeats is written as a loop, a family or a function")
+                self.awaited = None
+                break
             self.settle(line, pending)
             pending = []
             self.frames[-1].body.extend(Remark(c.text, c.span) for c in line.inner)
