@@ -1,4 +1,4 @@
-"""Whatever a file holds, reading, checking and attaching it ends soon: steps are counted, sizes are known beforehand."""
+"""Whatever a file holds, reading, checking and attaching it ends soon: steps are counted, sizes known beforehand."""
 
 from __future__ import annotations
 

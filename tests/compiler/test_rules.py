@@ -579,7 +579,7 @@ CASES: dict[str, list[Case]] = {
 FILES = (rules, operator_rules, grid_rules, part_rules, decompositions)
 PLUMBING = {
     "__init__", "__call__", "make", "simplify", "_spread", "_middle", "_scaled", "_neighbours", "_opposite", "_cuts",
-    "decomposed", "_has_zeros", "svd_part", "whole_of", "_detach",
+    "decomposed", "_has_zeros", "svd_part", "whole_of", "_detach", "_transposed",
     "_family", "_whole", "_all_of", "_rows", "_unspread", "_beneath", "_beside",
 }
 """What rewrites nothing by itself: traversal, taking apart, putting together."""
