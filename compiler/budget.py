@@ -2,7 +2,7 @@
 
     with budget(source): …      everything in it together takes at most so many steps
     spend(steps)                some work, counted before it is done; E105 where no steps are left
-    at(span)                    what is being worked on: the place of that E105
+    working_on(span)            what is being worked on: the place of that E105
 
 A step is about what looking at a few nodes takes; making one of the IR takes ten. Without a budget nothing is counted.
 """
@@ -52,7 +52,7 @@ def budget(source: Source | None, limit: int = MAX_STEPS, doing: str = "check") 
         _CURRENT.reset(token)
 
 
-def at(span: Span) -> None:
+def working_on(span: Span) -> None:
     """The statement or comment that is being worked on."""
     steps = _CURRENT.get()
     if steps is not None and span.end:

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from padp.compiler.budget import at, spend
+from padp.compiler.budget import spend, working_on
 from padp.compiler.expressions import Reader
 from padp.compiler.ir import Node
 from padp.compiler.remarks import Remark, pieces, remarks
@@ -84,7 +84,7 @@ class Grammar:
         """The claims in some comments; what nearly is one is noted in ``doubts``."""
         made: list[Claim] = []
         for remark in found:
-            at(remark.span)
+            working_on(remark.span)
             spend()
             for piece, span in pieces(remark):
                 if len(piece) > _LONGEST:

@@ -49,6 +49,7 @@ def _conflicts(method: Method, numbers: Mapping[str, Any]) -> Iterator[Diagnosti
     env: dict[str, Any] = {n: numbers.get(n, sp.Symbol(n, integer=True, positive=True)) for n in names}
     defined: dict[str, Test] = {}
     for test in (t for t in method.relations if t.op == "="):
+        spend(10 * len(env))
         unknown = _defined_by(test, env)
         if unknown is not None:  # n = 2·b: n is even
             name, value = unknown
@@ -64,7 +65,7 @@ def _conflicts(method: Method, numbers: Mapping[str, Any]) -> Iterator[Diagnosti
                               others, {n: v for n, v in numbers.items() if n in uses})
             continue
         for j, other in enumerate(method.relations[:k]):
-            spend(50)
+            spend(300)
             if _exclude(one, other, gaps[k], gaps[j], env):
                 yield _impossible(method, f"no sizes satisfy both {_shown(other)} and {_shown(one)}", one, [other],
                                   {n: v for n, v in numbers.items() if n in uses}, "the other one")

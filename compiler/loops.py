@@ -16,7 +16,7 @@ import sympy as sp
 
 from padp.compiler import build as b
 from padp.compiler.algebra import open_size, settle, summed
-from padp.compiler.budget import at, spend
+from padp.compiler.budget import spend, working_on
 from padp.compiler.build import Mismatch
 from padp.compiler.conditions import Condition
 from padp.compiler.dims import lower, same, show
@@ -47,7 +47,7 @@ MAX_UNROLL = 256
 
 def run_step(s: State, step: Step) -> None:
     s.g.span = step.span
-    at(step.span)
+    working_on(step.span)
     spend(100)
     try:
         match step:

@@ -49,6 +49,7 @@ def told(text: str) -> set[str]:
 
 
 REFUSED: dict[str, str] = {
+    "relations": where(*(f"m = {i}·a{i} + b{i}" for i in range(200))) + "y ← W @ x\n",
     "roundings in a chain": where("q0 = m + n", *(f"q{i + 1} = ceil(q{i}/3) + floor(q{i}/2)" for i in range(14)))
     + "a ∈ ℝ^{q14}: learned\ny ← W @ x + sum(a) · bias\n",
     "squares in a chain": where("q0 = m + n", *(f"q{i + 1} = q{i}·q{i} + 1" for i in range(20)))
@@ -87,7 +88,6 @@ def test_what_no_adapter_needs_is_refused_soon(what: str) -> None:
 READ: dict[str, str] = {
     "min and max in a chain": where(*(f"q{i + 1} = {'min' if i % 2 else 'max'}(q{i}, m + q{i})" for i in range(11)),
                                     "q0 = n") + "a ∈ ℝ^{q11}: learned\ny ← W @ x + sum(a) · bias\n",
-    "relations": where(*(f"m = {i}·a{i} + b{i}" for i in range(200))) + "y ← W @ x\n",
     **{f"a comment of 40,000 characters, {piece!r}": LOW + END[:-1] + "  # " + piece * (40_000 // len(piece)) + "\n"
        for piece in ("a", "a ", "a_", "A-", "a'", "A ∈ ", "a, ", "∈,", "rank ", "abcd abcd ", "params ", "a: ", "(")},
     "comments": LOW + ("# " + "ab cd " * 150 + "\n") * 200 + END,
