@@ -15,11 +15,19 @@ import sympy as sp
 
 from padp.compiler import build as b
 from padp.compiler.ir import Node, walk
+from padp.compiler.norms import is_norm
 
 
 def undefined(normal: Callable[[Node], Node], root: Node) -> Node | None:
     """The first operation below ``root`` that is not defined, ``root`` included."""
     return next((n for n in walk(root) if n.op in _OUTSIDE and _OUTSIDE[n.op](normal, n)), None)
+
+
+def steep_at_zero(n: Node) -> bool:
+    """Whether the derivative of an operation is infinite where its argument is 0: a root of what is no norm."""
+    if n.op == "point":
+        return n.attrs[0] == "sqrt" and not is_norm(n.args[0])
+    return n.op == "pow" and 0 < sp.sympify(n.attrs[0]) < 1 and not is_norm(n.args[0])
 
 
 def _divided(normal: Callable[[Node], Node], n: Node) -> bool:

@@ -1,4 +1,4 @@
-"""What is allowed and yet probably not meant: W301 to W309, and the identity at the start.
+"""What is allowed and yet probably not meant: W301 to W311, and the identity at the start.
 
     flow_lints(method), function_lints(body, method)    on the statements: ``name_lints``
     value_lints(typed)       on the typed program: gradients here, ``cancelling`` terms, ``product_lints``
@@ -14,7 +14,9 @@ import re
 
 from padp.compiler.build import is_zero
 from padp.compiler.cancelling import cancelling
-from padp.compiler.ir import walk
+from padp.compiler.defined import steep_at_zero, undefined
+from padp.compiler.formulas import formula
+from padp.compiler.ir import depends, walk
 from padp.compiler.name_lints import reads
 from padp.compiler.product_lints import other_axis, redundant
 from padp.compiler.starts import Starts
@@ -44,7 +46,8 @@ def value_lints(typed: Elaborated, sound: bool) -> list[Diagnostic]:
     """W303 (where the program is ``sound``), W304, W307 and W308 of one typed program."""
     roots = [typed.output] + ([typed.penalty] if typed.penalty is not None else [])
     roots += [] if sound else [node for _, node, _ in typed.history]
-    return [*(_without_gradient(typed) if sound else []), *redundant(typed), *cancelling(typed, roots),
+    at_start = [*_without_gradient(typed), *_without_value(typed)] if sound else []
+    return [*at_start, *redundant(typed), *cancelling(typed, roots),
             *other_axis(typed, roots)]
 
 
@@ -87,6 +90,23 @@ def _without_gradient(typed: Elaborated) -> list[Diagnostic]:
                                 typed.parameters[name].declaration.span, typed.method.source,
                                 suggestion="let one of them start elsewhere, init = kaiming or init = 1"))
     return found
+
+
+def _without_value(typed: Elaborated) -> list[Diagnostic]:
+    """W311: an operation that has no finite value, or no finite derivative, at what a fresh adapter starts from."""
+    starts = Starts(typed)
+    roots = [typed.output] + ([typed.penalty] if typed.penalty is not None else [])
+    nowhere = next((n for n in (undefined(starts.value, root) for root in roots) if n is not None), None)
+    if nowhere is not None:
+        said, node = "has no finite value there", nowhere
+    else:
+        steep = next((n for n in walk(*roots) if steep_at_zero(n) and is_zero(starts.value(n.args[0]))
+                      and depends(n.args[0], lambda a: a.op == "param" and a.attrs[-1] == "learned")), None)
+        if steep is None:
+            return []
+        said, node = "has an infinite derivative there, and training starts with nan", steep
+    return [Diagnostic("W311", f"a fresh adapter starts at a place where `{formula(node)}` {said}", node.span,
+                       typed.method.source, suggestion="another init")]
 
 
 # ---------------------------------------------------------------- W305: the start
