@@ -13,7 +13,7 @@ import sympy as sp
 from padp.compiler import build as b
 from padp.compiler.dims import same
 from padp.compiler.ir import Node
-from padp.compiler.norms import MARK
+from padp.compiler.norms import MARK, is_norm
 from padp.compiler.orthogonality import householder
 from padp.compiler.properties import Facts
 from padp.compiler.rules import Simplifier
@@ -98,7 +98,7 @@ class AtStart(Simplifier):
                 return args[1]
             case op if op in _ZERO_OF_ZERO and b.is_zero(args[0]):
                 return b.zeros(self.g, node.type)
-            case "div" if node.attrs == MARK and args[0] is args[1]:
+            case "div" if args[0] is args[1] and (node.attrs == MARK or is_norm(args[0])):  # generically not 0
                 return b.full(self.g, 1, node.type)
             case "expm" if b.is_zero(args[0]):
                 return b.eye(self.g, node.type.item[0])
