@@ -305,10 +305,11 @@ def head_maps(module: AdapterModule, given: Mapping[str, Tensor] | None = None) 
     import torch
 
     from padp.compiler.site import HeadMap
+    from padp.compiler.transforms import passing
 
     moving = None if given is None else module.minds(None, given)
     plan = moving or module.compiled
-    if moving is not None or torch.is_grad_enabled() or module.training or torch.compiler.is_compiling():
+    if moving is not None or torch.is_grad_enabled() or module.training or passing():
         module.drop_cache()
         stage = plan.train
         arguments = module.arguments(stage, None, weight=given, moving=moving)

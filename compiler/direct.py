@@ -25,8 +25,8 @@ from padp.compiler.transforms import autocasting, dispatched, looked_into
 
 def alone(x: Tensor) -> bool:
     """Whether x is a few vectors in ordinary memory of a CPU, and nobody traces, transforms or casts what is done."""
-    return type(x) in PLAIN and x.is_cpu and x.dtype in REAL and x.layout is torch.strided and x.dim() > 0 \
-        and 0 < x.numel() < FEW * x.shape[-1] and not looked_into() and not dispatched() and not autocasting()
+    return not looked_into() and type(x) in PLAIN and x.is_cpu and x.dtype in REAL and x.layout is torch.strided \
+        and x.dim() > 0 and 0 < x.numel() < FEW * x.shape[-1] and not dispatched() and not autocasting()
 
 
 def direct(graph: fx.Graph) -> Callable[..., Tensor]:

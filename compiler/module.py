@@ -38,7 +38,7 @@ from padp.compiler.shared import SharedStore
 from padp.compiler.site import HeadMap, bias_of, weight_of
 from padp.compiler.starting import initial, mixed, seed_of, shaped, shared_key
 from padp.compiler.state import Learned
-from padp.compiler.transforms import lent, looked_into
+from padp.compiler.transforms import lent, looked_into, passing
 from padp.compiler.updates import prepare
 from padp.dsl.diagnostics import refuse
 from padp.dsl.spellings import same_name
@@ -406,13 +406,13 @@ class AdapterModule(nn.Module):
         if self.dropout and self.training:
             y = call_base(base, x, x)
             return y + self.added(x, base).to(y.dtype)
-        if torch.compiler.is_compiling() and not (torch.is_grad_enabled() or self.training):
+        if not (torch.is_grad_enabled() or self.training) and passing():
             whole = plan.evaluation(tokens).whole
             return cast(Tensor, whole.graph(x, base, False, *self.arguments(whole, base)))
         if torch.is_grad_enabled() or self.training or moving is not None:
             self.drop_cache()
             if tokens == "one":
-                whole = plan.one.whole if torch.compiler.is_compiling() else plan.step_of_one
+                whole = plan.one.whole if passing() else plan.step_of_one
                 return cast(Tensor, whole.graph(x, base, self.training, *self.arguments(whole, base, moving=moving)))
             lean = plan.lean if moving is None and torch.is_grad_enabled() else None
             if lean is not None and not looked_into() and possible(x):

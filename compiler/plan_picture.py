@@ -20,7 +20,9 @@ from padp.compiler.plans import EACH_CALL, Plan, PlanStep, RegimePlan
 BOX, LEAF = (268, 64), (64, 26)
 GAP = 48
 """Between rows: where arrows bend."""
-MARGIN, HEAD = 24, 88
+MARGIN = 24
+LINE = {17: (26, 10.6), 12: (20, 7.2), 11: (18, 6.7)}
+"""By size of the letters: the height of a line and, for the widest font that may be taken, the width of a letter."""
 BANDS = {"attach": "#eef2f7", "step": "#f3f0f8", "token": "#eef6f0"}
 MEANING = {"attach": "attach: once", "step": "step: when a parameter changes", "token": "token: for each token"}
 
@@ -31,7 +33,8 @@ def picture(plan: Plan, regime: str = "train") -> str:
     steps = {f"#{s.number}": s for s in chosen.steps}
     placed = layout([(f"#{s.number}", s.stage, s.inputs) for s in chosen.steps], BOX[0] + 28, LEAF[0] + 20)
     width = max(placed.width + 2 * MARGIN, 640)
-    middles, ends = _rows(placed)
+    head, below = _head(plan, chosen, width - 2 * MARGIN)
+    middles, ends = _rows(placed, below)
     height = ends[-1] + MARGIN
     shift = (width - placed.width) / 2
     parts = [
@@ -40,7 +43,7 @@ def picture(plan: Plan, regime: str = "train") -> str:
         f"<title>{escape(f'plan of {plan.adapter}, {title(chosen)}')}</title>",
         '<rect width="100%" height="100%" fill="#ffffff"/>',
         *_bands(placed, ends, width),
-        *_head(plan, chosen),
+        *head,
         *_arrows(placed, steps, middles, chosen.tokens, plan.width, shift),
         *(_leaf(p, middles[p.row], shift) for p in placed.places if p.leaf),
         *(line for p in placed.places if not p.leaf
@@ -50,12 +53,13 @@ def picture(plan: Plan, regime: str = "train") -> str:
     return "\n".join(parts) + "\n"
 
 
-def _rows(placed: Layout) -> tuple[list[float], list[float]]:
-    """The middle of each row, and the upper end of each with the lower end of the last; rows of leaves are lower."""
+def _rows(placed: Layout, top: float) -> tuple[list[float], list[float]]:
+    """Below ``top``: the middle of each row, and the upper end of each with the lower end of the last. Rows of leaves
+    are lower."""
     tall = {p.row for p in placed.places if not p.leaf}
     starts = {first for _, first, _ in placed.bands}
     middles: list[float] = []
-    ends = [float(HEAD)]
+    ends = [top]
     for row in range(placed.rows):
         filled = row in {p.row for p in placed.places}
         height = (BOX[1] if row in tall else LEAF[1] if filled else 0) + (20 if row in starts else 0)
@@ -64,17 +68,38 @@ def _rows(placed: Layout) -> tuple[list[float], list[float]]:
     return middles, ends
 
 
-def _head(plan: Plan, r: RegimePlan) -> Iterator[str]:
+def _head(plan: Plan, r: RegimePlan, room: float) -> tuple[list[str], float]:
+    """What stands above the bands, in lines that fit, and where it ends."""
     sizes = ", ".join(f"{k} = {v}" for k, v in plan.sizes.items())
     named = f"{plan.adapter}, {plan.variant}" if plan.variant else plan.adapter
-    yield _text(MARGIN, 30, f"{named}: {title(r)}, {sizes}", "font-size='17' font-weight='bold'")
     back = f" + {count(r.flops_back)} backward" if r.name == "train" else ""
-    kept = f" · {size(r.held_bytes)} kept for backward" if r.name == "train" else ""
-    again = f" · {size(r.dropped_bytes)} made again" if r.dropped_bytes else ""
-    told = f"{count(r.flops)} FLOPs{back} · {time(r.seconds)} by the cost model{kept}{again}"
-    yield _text(MARGIN, 52, told, "fill='#444'")
-    yield _text(MARGIN, 72, "warmer: a larger share of the time · wider arrow: more bytes · dashed: made again in "
-                "backward · ● kept for backward · ■ stored", "fill='#777' font-size='11'")
+    told = [f"{count(r.flops)} FLOPs{back}", f"{time(r.seconds)} by the cost model"]
+    if r.name == "train":
+        told.append(f"{size(r.held_bytes)} kept for backward")
+    if r.dropped_bytes:
+        told.append(f"{size(r.dropped_bytes)} made again")
+    legend = ["warmer: a larger share of the time", "wider arrow: more bytes", "dashed: made again in backward",
+              "● kept for backward", "■ stored"]
+    y, out = 6.0, list[str]()
+    for pieces, between, letters, style in (
+            ([f"{named}: {title(r)}", sizes], ", ", 17, "font-size='17' font-weight='bold'"),
+            (told, " · ", 12, "fill='#444'"), (legend, " · ", 11, "fill='#777' font-size='11'")):
+        high, wide = LINE[letters]
+        for line in _fitting(pieces, between, room / wide):
+            y += high
+            out.append(_text(MARGIN, y, line, style))
+    return out, y + 16
+
+
+def _fitting(pieces: Sequence[str], between: str, most: float) -> list[str]:
+    """Pieces put together to lines of at most so many letters; a longer piece has a line for itself."""
+    lines: list[str] = []
+    for piece in pieces:
+        if lines and len(lines[-1]) + len(between) + len(piece) <= most:
+            lines[-1] += between + piece
+        else:
+            lines.append(piece)
+    return lines
 
 
 def _bands(placed: Layout, ends: Sequence[float], width: float) -> Iterator[str]:

@@ -9,7 +9,6 @@ mixture of precisions can meet (a half-precision base, float32 adapters) the fun
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -20,7 +19,6 @@ from padp.compiler import kernels, rounds, waves
 from padp.compiler.blocks import each_block
 from padp.compiler.circulants import circulant_grid
 from padp.compiler.products import FEW, THIN, plain, plus_product, product, sum_applied
-from padp.compiler.rounds import Key
 from padp.compiler.sparse import sparse_apply
 from padp.compiler.spectral import spectral_apply, spectral_bins, spectral_weights
 from padp.compiler.transforms import autocast_dtype, dispatched, looked_into
@@ -30,11 +28,11 @@ _HALF = (torch.float16, torch.bfloat16)
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b. Of two precisions the smaller tensor yields, so that a half-precision base weight is never copied."""
+    """a @ b. Of two precisions the smaller matrix yields, so that a half-precision base weight is never copied."""
     if a.dtype == b.dtype or autocast_dtype(a) is not None:
         return torch.matmul(a, b)
     wide = torch.promote_types(a.dtype, b.dtype)
-    if a.numel() >= b.numel():
+    if a.shape[-2] * a.shape[-1] >= b.shape[-2] * b.shape[-1]:  # not of tokens, whose number nobody asks for here
         return torch.matmul(a, b.to(a.dtype)).to(wide)
     return torch.matmul(a.to(b.dtype), b).to(wide)
 
@@ -51,7 +49,8 @@ def linear_each(v: Tensor, m: Tensor) -> Tensor:
 
     For a few vectors a batch that lies transposed is not laid out anew.
     """
-    if v.numel() < FEW * v.shape[-1] and m.mT.is_contiguous() and not m.is_contiguous() and v.dtype == m.dtype:
+    if not looked_into() and v.numel() < FEW * v.shape[-1] and m.mT.is_contiguous() and not m.is_contiguous() \
+            and v.dtype == m.dtype:
         lying = m.mT.reshape(-1, m.shape[-1], m.shape[-2])
         rows = v.reshape(-1, v.shape[-1]).expand(len(lying), -1, -1)
         made = torch.bmm(rows, lying)  # torch.matmul may lay out anew
@@ -128,8 +127,7 @@ def norm(a: Tensor, axis: str, rank: int) -> Tensor:
 
     torch's own, in one call, is slow for many columns, and its second derivative is nan where the norm is 0.
     """
-    many = axis == "col" and THIN * a.shape[-1] > a.shape[-2]
-    if many or not a.is_cpu or looked_into() or dispatched():
+    if looked_into() or dispatched() or not a.is_cpu or (axis == "col" and THIN * a.shape[-1] > a.shape[-2]):
         return root(sumsq(a, axis, rank))
     dims = {"row": (-1,), "col": (-2,), "all": tuple(range(-rank, 0))}[axis]
     made: Tensor = torch.linalg.vector_norm(_wide(a), dim=dims)
@@ -338,17 +336,9 @@ def iota(count: int, step: int, first: int) -> Tensor:
     return first + step * torch.arange(count)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _places(op: str, attrs: tuple[Any, ...], columns: tuple[int, int], n: int, device: torch.device) -> Tensor:
-    """Where all rotations' i's and j's lie in a matrix of a row a round. A constant to torch.compile, which could not
-    follow the scheduling."""
-    with torch.inference_mode(False):  # training may want it next
-        return _cached_places((op, attrs, columns, n), device)
-
-
-@lru_cache(maxsize=64)
-def _cached_places(key: Key, device: torch.device) -> Tensor:
-    return torch.from_numpy(rounds.places(key)).to(device)
+def places(op: str, attrs: tuple[Any, ...], columns: tuple[int, int], n: int) -> Tensor:
+    """Where all rotations' i's and j's lie in a matrix of a row a round."""
+    return torch.from_numpy(rounds.places((op, attrs, columns, n)))
 
 
 def partner(op: str, attrs: tuple[Any, ...], columns: tuple[int, int], k: int, n: int) -> Tensor:
@@ -356,10 +346,9 @@ def partner(op: str, attrs: tuple[Any, ...], columns: tuple[int, int], k: int, n
     return torch.from_numpy(rounds.partners((op, attrs, columns, n), k))
 
 
-def spread_rounds(first: Tensor, second: Tensor, op: str, attrs: tuple[Any, ...], columns: tuple[int, int], n: int,
-                  count: int, default: int) -> tuple[Tensor, ...]:
-    """For each of ``count`` rounds a vector: ``first`` at its i's, ``second`` at its j's, ``default`` elsewhere."""
-    at = _places(op, attrs, columns, n, first.device)
+def spread_rounds(first: Tensor, second: Tensor, at: Tensor, n: int, count: int, default: int) -> tuple[Tensor, ...]:
+    """For each of ``count`` rounds a vector: ``first`` at its i's, ``second`` at its j's, ``default`` elsewhere; ``at``
+    has the ``places`` of both."""
     base = torch.full((count * n,), default, dtype=first.dtype, device=first.device)
     spread = base.scatter(0, at, torch.cat([first, second]))
     return spread.reshape(count, n).unbind(0)
@@ -408,7 +397,7 @@ PRIMS: dict[str, Callable[..., Any]] = {
     "reshape_tail": reshape_tail,
     "getitem": lambda t, k: t[k],
     "base": call_base, "base_without_bias": call_base_without_bias,
-    "i:iota": iota, "i:inverse_index": torch.argsort, "i:partner": partner,
+    "i:iota": iota, "i:inverse_index": torch.argsort, "i:partner": partner, "i:places": places,
     **{f"i:{n}": getattr(kernels, n) for n in ("tree", "band", "sample", "pairs", "halves", "neighbours", "arange",
                                                "butterfly", "largest", "argtop")},
     **{f"f:{n}": f for n, f in kernels.POINTWISE.items()},

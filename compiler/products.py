@@ -52,7 +52,7 @@ def foreign_processor() -> bool:
 
 def product(v: Tensor, m: Tensor, bias: Tensor | None = None) -> Tensor:
     """v mᵀ + bias for v (…, n) and m (k, n)."""
-    if _small(v, m) or not _choosable(v, m, bias):
+    if looked_into() or _small(v, m) or not _choosable(v, m, bias):
         return F.linear(v, m, bias)
     if torch.is_grad_enabled() and (v.requires_grad or m.requires_grad or (bias is not None and bias.requires_grad)):
         return cast(Tensor, _Product.apply(v, m, bias))  # type: ignore[no-untyped-call]
@@ -72,6 +72,8 @@ def few_times(v: Tensor, m: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def plus_product(a: Tensor, v: Tensor, m: Tensor, factor: float) -> Tensor:
     """a + factor · v mᵀ, the product adding to a as it goes."""
+    if looked_into():
+        return _addmm_of_rows(a, v, m, factor)
     if _small(v, m) or not _choosable(v, m, a) or a.shape[:-1] != v.shape[:-1]:
         return _addmm(a, v, m, factor)
     if torch.is_grad_enabled() and (v.requires_grad or m.requires_grad or a.requires_grad):
@@ -131,7 +133,7 @@ def _choosable(v: Tensor, m: Tensor, third: Tensor | None) -> bool:
         and v.device.type == "cpu" == m.device.type and v.dtype == m.dtype and v.dtype in REAL \
         and v.layout == m.layout == torch.strided and v.dim() > 1 \
         and (third is None or (type(third) in PLAIN and third.dtype == v.dtype)) \
-        and not looked_into() and not dispatched() and autocast_dtype(v) is None
+        and not dispatched() and autocast_dtype(v) is None
 
 
 def _by_onednn(v: Tensor, m: Tensor) -> bool:
@@ -178,6 +180,10 @@ def _addmm(a: Tensor, v: Tensor, m: Tensor, factor: float) -> Tensor:
         return torch.addmm(a, v, m.mT, alpha=factor)
     if factor == 1 and a.numel() == a.shape[-1]:  # one vector is a bias
         return F.linear(v, m, a.reshape(-1))
+    return _addmm_of_rows(a, v, m, factor)
+
+
+def _addmm_of_rows(a: Tensor, v: Tensor, m: Tensor, factor: float) -> Tensor:
     return torch.addmm(_rows(a), _rows(v), m.mT, alpha=factor).reshape(a.shape)
 
 

@@ -150,7 +150,9 @@ def _spread(p: Planner, key: Key, first: Low, second: Low, default: int, k: int)
     """The k-th of the vectors with one entry of all rotations at their i's, another at their j's, a round each."""
     op, attrs, pair, n = key
     count = len(schedule(op, attrs, *pair, n))
-    all_ = p.make("spread_rounds", (first, second, op, attrs, pair, n, count, default), Type((count, n)))
+    pairs = int(first.type.item[0])
+    at = p.make("i:places", (op, attrs, pair, n), Type((2 * pairs,), kind="index"), stage=0)
+    all_ = p.make("spread_rounds", (first, second, at, n, count, default), Type((count, n)))
     return p.make("getitem", (all_, k), Type((n,)))
 
 

@@ -50,7 +50,7 @@ def spectral_apply(weights: Tensor, bins: Tensor, v: Tensor, rows: int, cols: in
     put, take, size = (bins[1], bins[0], cols) if transposed else (bins[0], bins[1], rows)
     weights = weights.to(wide)
     if looked_into():
-        y = _moved(_half(flat), weights, take, put, size)
+        y = _row_by_row(flat, weights, take, put, size)
     elif torch.is_grad_enabled() and (weights.requires_grad or flat.requires_grad):
         y = cast(Tensor, _Spectral.apply(weights, flat, take, put, size))  # type: ignore[no-untyped-call]
     else:
@@ -104,8 +104,15 @@ def _moved(half: Tensor, weights: Tensor, take: Tensor, put: Tensor, m: int) -> 
     """Rows from half spectra, frequencies first: bins taken, weighted, put and transformed back."""
     terms = torch.view_as_real(half.index_select(0, take)) * weights[:, None]
     spectrum = torch.zeros(m // 2 + 1, half.shape[1], 2, dtype=terms.dtype, device=half.device)
-    spectrum = spectrum.index_add(0, put, terms) if looked_into() else spectrum.index_add_(0, put, terms)
-    rows: Tensor = waves.irfft(torch.view_as_complex(spectrum), n=m, dim=0).mT
+    rows: Tensor = waves.irfft(torch.view_as_complex(spectrum.index_add_(0, put, terms)), n=m, dim=0).mT
+    return rows
+
+
+def _row_by_row(x: Tensor, weights: Tensor, take: Tensor, put: Tensor, m: int) -> Tensor:
+    """The same with every row where it lies: a tracer that saw it turned round would ask how many rows there are."""
+    terms = torch.view_as_real(waves.rfft(x).index_select(1, take)) * weights
+    spectrum = terms.new_zeros(x.shape[0], m // 2 + 1, 2).index_add(1, put, terms)
+    rows: Tensor = waves.irfft(torch.view_as_complex(spectrum), n=m)
     return rows
 
 

@@ -42,6 +42,12 @@ def dispatched() -> bool:
     return _MODES is not None and _MODES() > 0
 
 
+def passing() -> bool:
+    """Whether tensors that are made now may not outlive the call: a trace's, a transform's, fake ones. Nothing is kept
+    from them for the next call, nor taken from the last one."""
+    return looked_into() or dispatched()
+
+
 def autocasting() -> bool:
     """Whether autocast is on for some device."""
     return _CASTING()

@@ -4,5 +4,6 @@
     methods.py   who builds which method how
     peft.py      as PEFT builds them
     hand/        as they are written by hand: the yardstick
-    report.py    the table, the JSON and the plot
+    report.py    the table and the JSON
+    picture.py   the plot
 """

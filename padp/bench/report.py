@@ -1,4 +1,4 @@
-"""What was measured, for people and for programs: means, tables, JSON, a plot."""
+"""What was measured, for people and for programs: means, tables, JSON."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -16,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from padp.bench.measure import Measured
-from padp.bench.methods import HAND, OURS, PEFT, RIVALS
+from padp.bench.methods import OURS, PEFT, RIVALS
 
 HEAVY = ("BOFT", "HRA")
 """The two methods whose published form is so slow that they alone would make a good mean."""
@@ -116,7 +114,7 @@ def draw(out: Console, rows: Sequence[Measured], table: Callable[..., Table]) ->
         every = pairs(rows, one.rival)[one.place, one.tokens]
         left = [name for name in HEAVY if name not in one.methods and name in every]
         of = "1 method" if len(one.methods) == 1 else f"{len(one.methods)} methods"
-        out.print(f"{one.place}, {_tokens(one.tokens)}, geometric mean of {one.rival}/{OURS} over {of}"
+        out.print(f"{one.place}, {tokens_said(one.tokens)}, geometric mean of {one.rival}/{OURS} over {of}"
                   f"{' without ' + ' and '.join(left) if left else ''}: step {one.step:.2f}, evaluation "
                   f"{one.evaluation:.2f}, kept for backward {one.saved:.2f} (with x {one.saved_with_x:.2f})")
 
@@ -127,7 +125,7 @@ def _times(place: str, tokens: int, rows: Sequence[Measured], table: Callable[..
     drawn = table("method", "by", ">step", ">×frozen", f">{evaluation}", ">×frozen", ">kept for backward", ">peak",
                   *(f">{what}/{OURS}" for what in ("step", evaluation, "kept") if rivals))
     mine = {row.method: row for row in rows if row.maker == OURS and not row.error}
-    drawn.title = f"{place}, {_tokens(tokens)}"
+    drawn.title = f"{place}, {tokens_said(tokens)}"
     drawn.title_justify = "left"
     for row in rows:
         if row.error:
@@ -153,7 +151,7 @@ def _once(place: str, rows: Iterable[Measured], table: Callable[..., Table]) -> 
     return drawn
 
 
-def _tokens(count: int) -> str:
+def tokens_said(count: int) -> str:
     return "1 token" if count == 1 else f"{count} tokens"
 
 
@@ -199,52 +197,3 @@ def _plain(record: dict[str, Any]) -> dict[str, Any]:
 def _number(value: Any) -> Any:
     """JSON has no nan: what was not measured is null."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-# ---------------------------------------------------------------- plot
-
-PLOTS = (".png", ".svg", ".pdf")
-COLOURS = {OURS: "#2a6fbb", PEFT: "#d98236", HAND: "#5a9a55"}
-
-
-def why_no_plot(path: Path) -> str | None:
-    """What stands in the way of a plot, before anything is measured."""
-    if path.suffix not in PLOTS:
-        return f"{path.name}: a plot is one of {', '.join(PLOTS)}"
-    if find_spec("matplotlib") is None:
-        return "a plot needs matplotlib: pip install matplotlib"
-    return None
-
-
-def plot(rows: Sequence[Measured], path: Path) -> None:
-    """Bars for each method and maker: step and evaluation over the frozen base's, bytes kept for backward."""
-    from matplotlib.figure import Figure
-
-    good = [row for row in rows if not row.error]
-    places = list(dict.fromkeys((row.place, row.tokens) for row in good))
-    methods = list(dict.fromkeys(row.method for row in good))
-    makers = list(dict.fromkeys(row.maker for row in good))
-    figure = Figure(figsize=(13, max(1, len(places)) * (1.2 + 0.32 * len(methods))), layout="constrained")
-    panels = figure.subplots(max(1, len(places)), 3, squeeze=False)
-    what: tuple[tuple[str, Callable[[Measured], float], bool], ...] = (
-        ("training step / frozen", lambda row: row.step_ratio, False),
-        ("evaluation / frozen", lambda row: row.evaluation_ratio, False),
-        ("kept for backward beside x, MiB", lambda row: max(row.saved, LEAST_BYTES) / MIB, True))
-    height = 0.8 / max(1, len(makers))
-    for (place, tokens), line in zip(places, panels, strict=False):
-        here = [row for row in good if (row.place, row.tokens) == (place, tokens)]
-        for panel, (title, number, logarithmic) in zip(line, what, strict=True):
-            for k, maker in enumerate(makers):
-                mine = [row for row in here if row.maker == maker]
-                heights = [methods.index(row.method) + (k - (len(makers) - 1) / 2) * height for row in mine]
-                panel.barh(heights, [number(row) for row in mine], height, label=maker,
-                           color=COLOURS.get(maker, "#777777"))
-            panel.set_yticks(range(len(methods)), methods)
-            panel.invert_yaxis()
-            panel.set_title(f"{title}\n{place}, {_tokens(tokens)}", fontsize=9)
-            if logarithmic:
-                panel.set_xscale("log")
-            else:
-                panel.axvline(1.0, color="#444444", linewidth=0.8)
-        line[0].legend(fontsize=8)
-    figure.savefig(path, dpi=130)

@@ -26,7 +26,8 @@ def run(arguments: Namespace) -> int:
 
     from padp.bench.measure import How, linear_place, measure
     from padp.bench.methods import NoModel, linear_paths, load, model_place
-    from padp.bench.report import data, draw, plot, why_no_plot
+    from padp.bench.picture import plot, why_no_plot
+    from padp.bench.report import data, draw
 
     if plot_path is not None and (why := why_no_plot(plot_path)):
         raise Usage(f"--plot: {why}")

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from padp.bench import measure as bench
 from padp.bench.hand import FORMS
-from padp.bench.measure import Built, Contest, How, Timed, linear_place, measure, peak_of, saved_for_backward
+from padp.bench.measure import Built, Contest, How, Measured, Timed, linear_place, measure, peak_of, saved_for_backward
 from padp.bench.methods import HAND, OURS, PEFT, contest, known
 from padp.bench.peft import CONFIGS
+from padp.bench.picture import ratios
 from padp.cli import main
 
 CPU = torch.device("cpu")
@@ -319,3 +320,14 @@ def test_a_model_without_embeddings_as_input(run: Run, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "nothing-of-that-name"}', encoding="utf-8")
     status, _, err = run("lora", "--model", str(tmp_path), *QUICK)
     assert status == 2 and "cannot be loaded" in err
+
+
+def test_a_plot_shows_ratios_to_peft_or_what_stands_in_for_it() -> None:
+    def row(method: str, maker: str, step: float) -> Measured:
+        return Measured(method, maker, "8x8", 2, step=step, frozen_step=4.0)
+
+    rows = [row("A", "padp", 1), row("A", "peft", 2), row("A", "hand", 3), row("B", "padp", 1), row("B", "hand", 5),
+            row("C", "padp", 1)]
+    assert ratios(rows, lambda r: r.step, lambda r: r.frozen_step) == {
+        "A": ("peft", {"padp": 0.5, "peft": 1.0, "hand": 1.5}), "B": ("hand", {"padp": 0.2, "hand": 1.0}),
+        "C": ("", {"padp": 0.25})}

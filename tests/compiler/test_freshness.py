@@ -15,7 +15,6 @@ import padp
 from padp.compiler.blocks import each_block
 from padp.compiler.freshness import stamp
 from padp.compiler.module import AdapterModule
-from padp.compiler.prims import spread_rounds
 
 
 def test_another_tensor_at_the_same_address_is_another_stamp() -> None:
@@ -77,16 +76,6 @@ def test_compiled_after_unpickling_and_inside_decoding() -> None:
             assert torch.allclose(compiled(x), y, atol=1e-5)
         compiled = torch.compile(fresh, fullgraph=True, backend="eager")
         assert torch.allclose(compiled(x), y, atol=1e-5)
-
-
-def test_constants_made_in_inference_mode_serve_training() -> None:
-    where = ("tree", (24,), (0, 1))
-    first, second = (torch.randn(23, requires_grad=True) for _ in range(2))
-    with torch.inference_mode():
-        spread_rounds(first, second, *where, 24, 5, 0)
-    made = torch.stack(spread_rounds(first, second, *where, 24, 5, 0))
-    made.sum().backward()
-    assert first.grad is not None and second.grad is not None
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
