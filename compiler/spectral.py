@@ -136,4 +136,4 @@ def _slopes(dy: Tensor, x: Tensor, take: Tensor, put: Tensor) -> Tensor:
 
 def _share(bins: Tensor, size: int, dtype: torch.dtype) -> Tensor:
     """½, for a real transform back counts a bin twice; 1 for the first and, of an even size, the middle one."""
-    return torch.where((bins > 0) & (2 * bins < size), 0.5, 1.0).to(dtype)
+    return 1 - ((bins > 0) & (2 * bins < size)).to(dtype) / 2
