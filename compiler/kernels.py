@@ -271,7 +271,7 @@ def fft(v: Tensor) -> Tensor:
 
 def ifft(v: Tensor) -> Tensor:
     """Complex; factor 1/n."""
-    made: Tensor = waves.ifft(_single(v)) * (1.0 / v.shape[-1])
+    made: Tensor = waves.ifft(_single(v)) * (1.0 / int(v.shape[-1]))
     return made
 
 
@@ -286,7 +286,7 @@ def ifft2(M: Tensor) -> Tensor:
 
     ``norm="forward"`` and a factor of our own: some CPU builds apply ifft2's own factor twice at 2048×2048.
     """
-    made: Tensor = waves.ifft2(_single(M)) * (1.0 / (M.shape[-2] * M.shape[-1]))
+    made: Tensor = waves.ifft2(_single(M)) * (1.0 / (int(M.shape[-2]) * int(M.shape[-1])))
     return made
 
 

@@ -35,7 +35,7 @@ def _forget() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch's own, of its tracers
         warnings.filterwarnings("ignore", category=FutureWarning)
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # sizes of parameters are constants
+        warnings.filterwarnings("ignore", category=torch.jit._trace.TracerWarning)  # sizes of parameters are constants
         yield
     torch.compiler.reset()
 
@@ -143,7 +143,7 @@ def _exported(layer: nn.Module, x: Tensor) -> None:
 
 
 def _jit_traced(layer: nn.Module, x: Tensor) -> None:
-    made = torch.jit.trace(layer, x)  # type: ignore[no-untyped-call]
+    made: Any = torch.jit.trace(layer, x)
     for t in (1, 3, 7):
         close(made(x.repeat(t, 1)), layer(x.repeat(t, 1)), 1e-12)
 
