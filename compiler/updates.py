@@ -183,7 +183,8 @@ class _Update(Evaluation):
         if isinstance(term, t.Gradient):
             gradient = self.here.gradients.get(term.name)
             if gradient is None:
-                raise refuse("E210", f"`{term.name}` has no gradient", term.span)
+                raise refuse("E210", f"`{term.name}` has no gradient: none was computed, or it was cleared", term.span,
+                             suggestion="loss.backward(); optimiser.step(); padp.update(model); optimiser.zero_grad()")
             value = self.look_up(term.name, term.span)
             assert isinstance(value, Value)
             return replace(value, tensor=gradient)

@@ -103,4 +103,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    """The public names, and no way that leads to them."""
+    return sorted([*__all__, "__version__"])

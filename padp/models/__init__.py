@@ -1,8 +1,9 @@
 """Adapters on real models: attach and detach, switch, train, merge, save and load.
 
     walk, places, heads, sizing        what a model has: its modules, where adapters can sit, of which sizes
-    patterns, selecting                which of these are meant
+    arguments, patterns, selecting     what was given, which of these are meant
     building, saved, record            what is put there, and what is remembered
+    notes, reminders                   what is said of it
     hidden, attention                  sites that are no linear layer
     positions, told, calls, reading    which tokens of a call a hidden site edits
     fast_paths                         what would bypass them

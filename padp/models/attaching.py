@@ -10,6 +10,7 @@ import re
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from os import PathLike
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
@@ -21,15 +22,18 @@ from padp.compiler.plain import number, whole, writable
 from padp.compiler.shared import SharedStore
 from padp.compiler.site import LinearSite, Site
 from padp.dsl.diagnostics import refuse
+from padp.models.arguments import adapter_of, refuse_unknown
 from padp.models.attention import AttentionSite
 from padp.models.building import built, keep_shared, shared_for
 from padp.models.fast_paths import turn_off
 from padp.models.hidden import HiddenSite, positions_of
 from padp.models.merging import refuse_merged
+from padp.models.notes import warn_of
 from padp.models.patterns import Misses, by_site, chosen
 from padp.models.places import Kind, Place, place, with_ancestors
 from padp.models.reading import PromptReader
 from padp.models.record import Attached, Record, holder, names_of, record_of, refuse_nested, store
+from padp.models.reminders import remind_of
 from padp.models.saved import SavedModule, copied, saved_modules
 from padp.models.selecting import ALL, select
 from padp.models.states import watch_states
@@ -42,12 +46,14 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def attach(model: Model, adapter: Adapter, targets: str | Sequence[str] = ALL, *, name: str = "default",
-           exclude: str | Sequence[str] | None = None, variant: str | Mapping[str, str] | None = None,
+def attach(model: Model, adapter: Adapter | str | PathLike[str], targets: str | Sequence[str] = ALL, *,
+           name: str = "default", exclude: str | Sequence[str] | None = None,
+           variant: str | Mapping[str, str] | None = None,
            modules_to_save: str | Sequence[str] = (), dropout: float = 0.0, dtype: torch.dtype | None = None,
            seed: int = 0, layers: str | Sequence[int] | None = None, active: bool = True, **hyper: object) -> Model:
     """Put an adapter on a model, in place, and return the model.
 
+    ``adapter``: a compiled one, or what ``padp.compile`` takes: a name of the library, a path, program text.
     ``targets``: "all-linear" (every nn.Linear and Conv1D outside the output head; for adapters of hidden states every
     block, for adapters of attentions every attention), a list of ends of paths, or one regex for whole paths;
     ``layers``: blocks by number. ``variant`` and every hyperparameter may be a mapping {pattern: value, "*": default},
@@ -62,7 +68,8 @@ def attach(model: Model, adapter: Adapter, targets: str | Sequence[str] = ALL, *
     that match nothing, E506 a shared tensor that is too small, E507 and E501 hyperparameters, E508 adapters that do not
     combine, E511 what is refused for other reasons.
     """
-    refuse_misuse(model, adapter, dtype)
+    adapter = refuse_misuse(model, adapter, dtype)
+    refuse_unknown(adapter, hyper)
     seed, dropout = whole("seed", seed), number("dropout", dropout)
     record = record_of(model)
     refuse_nested(model)
@@ -90,21 +97,23 @@ def attach(model: Model, adapter: Adapter, targets: str | Sequence[str] = ALL, *
                    dropout, seed, dtype)
     copies = {path: copied(model, path, paths) for path in one.saved}
     commit(model, planned(model, one, places, modules, copies, active), shared)
+    warn_of(model, modules)
     return model
 
 
-def refuse_misuse(model: object, adapter: object, dtype: object) -> None:
-    """E511 for arguments of another kind than they must be: what is written by hand and easily mixed up."""
+def refuse_misuse(model: object, adapter: object, dtype: object) -> Adapter:
+    """The adapter, compiled; E511 for arguments of another kind than they must be: what is easily mixed up."""
     if not isinstance(model, nn.Module):
         raise refuse("E511", f"the first argument is the model, an nn.Module; this is {type(model).__name__}",
                      suggestion="padp.attach(model, adapter)")
+    adapter = adapter_of(adapter)
     if not isinstance(adapter, compiler.Adapter):
-        name = repr(adapter) if isinstance(adapter, str) and "\n" not in adapter else "…"
-        raise refuse("E511", f"the second argument is a compiled adapter; this is {type(adapter).__name__}",
-                     suggestion=f"padp.attach(model, padp.compile({name}))")
+        raise refuse("E511", f"the second argument is an adapter, compiled or by name; this is "
+                     f"{type(adapter).__name__}", suggestion='padp.attach(model, "lora")')
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise refuse("E511", f"dtype is of the adapter's tensors, which are floating-point numbers; this is {dtype!r}",
                      suggestion="dtype=torch.float32")
+    return adapter
 
 
 def check_name(record: Record, name: str) -> None:
@@ -179,6 +188,7 @@ def commit(model: nn.Module, plan: Plan, shared: SharedStore) -> None:
     nested = (*record.nested, *turn_off(model))
     watch_states(model)
     store(model, replace(record.with_attached(one), nested=nested))
+    remind_of(plan.modules.values())
     keep_shared(model, shared)
     _activate(model, plan.active)
 

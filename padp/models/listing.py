@@ -16,6 +16,7 @@ from padp.compiler.dims import show
 from padp.dsl.diagnostics import PadpError
 from padp.models.heads import fused, read_attention
 from padp.models.merging import mergeables
+from padp.models.notes import notes_on
 from padp.models.outside import outside
 from padp.models.places import (
     attentions,
@@ -72,13 +73,14 @@ class SiteSummary:
 class Summary(Drawn):
     """The adapters of a model. ``base`` counts the model's own parameters, ``saved`` those of modules trained whole,
     ``shared`` the frozen ones that sites have in common, ``outside`` those in matrices that are no layer of their own
-    (experts in one tensor), which "all-linear" leaves out."""
+    (experts in one tensor), which "all-linear" leaves out; ``notes`` say what is seldom meant."""
 
     sites: tuple[SiteSummary, ...]
     base: int
     saved: int
     shared: int
     outside: int = 0
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def learned(self) -> int:
@@ -91,7 +93,7 @@ class Summary(Drawn):
         return (self.learned + self.saved) / self.base if self.base else 0.0
 
     def __rich__(self) -> Table:
-        table = Table(title=None, caption=self.total, caption_justify="left")
+        table = Table(title=None, caption="\n".join((self.total, *self.notes)), caption_justify="left")
         for heading in ("site", "adapter", "sizes", "formula"):
             table.add_column(heading, overflow="fold")
         table.add_column("learned", justify="right")
@@ -150,7 +152,7 @@ def summary(model: nn.Module) -> Summary:
     ours.update(map(id, saved))
     return Summary(tuple(rows), sum(p.numel() for p in root.parameters() if id(p) not in ours),
                    sum(p.numel() for p in saved), sum(p.numel() for p in root.parameters() if id(p) in shared),
-                   sum(p.numel() for _, _, p in outside(root)))
+                   sum(p.numel() for _, _, p in outside(root)), notes_on(root))
 
 
 # ---------------------------------------------------------------- targets

@@ -88,9 +88,19 @@ def heads_of(model: nn.Module) -> list[str]:
             if path and (module is output or path.rsplit(".", 1)[-1] in HEADS)]
 
 
+def foreign_parts(model: nn.Module) -> list[str]:
+    """The paths of what another library put beside a layer of the model: what PEFT's layers call their adapters."""
+    found: list[str] = []
+    for path, module in walk(model):
+        names = getattr(type(module), "adapter_layer_names", None)
+        if isinstance(names, tuple) and "base_layer" in dict(module.named_children()):
+            found.extend(f"{path}.{name}" if path else str(name) for name in names)
+    return found
+
+
 def all_linear(model: nn.Module) -> list[str]:
-    """The paths of every linear layer that is not part of an output head."""
-    heads = tuple(heads_of(model))
+    """The paths of every linear layer that is not part of an output head, nor of another library's adapter."""
+    heads = (*heads_of(model), *foreign_parts(model))
     under = tuple(head + "." for head in heads)
     return [path for path, module in walk(model)
             if is_place_for_linear(module) and path not in heads and not path.startswith(under)]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from torch import nn
 
-from padp.dsl.diagnostics import refuse
+from padp.dsl.diagnostics import PadpError, refuse
 from padp.models.patterns import Misses, chosen
 from padp.models.places import (
     HEADS,
@@ -34,7 +35,7 @@ def select(model: nn.Module, kind: Kind, targets: str | Sequence[str], exclude: 
     if layers is not None and (kind != "hidden" or targets != ALL):
         why = "targets= names them already" if kind == "hidden" else f"this adapter sits on {kind} sites"
         raise refuse("E511", f"layers= chooses blocks for adapters of hidden states, and {why}",
-                     suggestion="leave layers out")
+                     suggestion="leave layers out" if kind == "hidden" else _in_blocks(model, layers))
     if not isinstance(targets, str) and not targets:
         raise refuse("E503", "targets is empty", suggestion='targets="all-linear" takes every linear layer')
     paths = _everything(model, kind, layers) if targets == ALL else _named(model, kind, targets, misses)
@@ -47,6 +48,18 @@ def select(model: nn.Module, kind: Kind, targets: str | Sequence[str], exclude: 
         if not paths and not misses.found:
             raise refuse("E503", "exclude leaves no site: everything that targets chose is excluded")
     return paths
+
+
+def _in_blocks(model: nn.Module, layers: str | Sequence[int]) -> str:
+    """What to write for the linear layers or attentions of these blocks."""
+    try:
+        wanted = chosen_layers(layers, blocks(model)[1])
+    except PadpError:
+        return "name them: targets=…"
+    if isinstance(layers, str):
+        return "leave layers out: all of them are taken"
+    path = re.escape(wanted[0].rpartition(".")[0])
+    return f'targets=r".*{path}\\.({"|".join(each.rpartition(".")[2] for each in wanted)})\\..*"'
 
 
 def _everything(model: nn.Module, kind: Kind, layers: str | Sequence[int] | None) -> list[str]:

@@ -17,6 +17,7 @@ from padp.dsl.spellings import glyph_name
 from padp.models.attention import AttentionSite
 from padp.models.merging import refuse_merged
 from padp.models.record import holder, named, record_of, sites_of, store
+from padp.models.reminders import have_run, remind_of
 from padp.models.saved import saved_modules
 from padp.models.walk import sites
 
@@ -63,6 +64,7 @@ def update(model: nn.Module) -> None:
         modules = [module for site in sites_of(model, name).values() if (module := site.module(name)).has_updates]
         if modules:
             updates.update(modules, one.steps)
+            have_run(modules)
             for module in modules:
                 module.drop_cache()
         record = record.with_attached(replace(one, steps=one.steps + 1))
@@ -109,6 +111,7 @@ def trainable(model: nn.Module, name: str | None = None) -> Iterator[nn.Paramete
     names = list(record.active) if name is None else [named(record, name).name]
     for each in names:
         for site in sites_of(model, each).values():
+            remind_of([site.module(each)])
             yield from site.learned(each)
         for module in saved_modules(model):
             if each in module.copies:
