@@ -114,7 +114,7 @@ def test_a_head_that_stays_frozen(bias: bool) -> None:
     pm.attach(model, LORA, modules_to_save=["classifier"])
     assert pm.summary(model).notes == ()
     model = Classifier(bias)
-    pm.attach(model, LORA, targets=["classifier"])
+    pm.attach(model, BIAS, targets=["classifier"])
     assert pm.summary(model).notes == ()
 
 
