@@ -129,6 +129,8 @@ def _splice(s: State, base: Node, items: Sequence[Any], op: str, value: Node) ->
     axes = list(base.type.family + base.type.item)
     if base.type.family:
         raise Mismatch("writes into a family are not supported; write the item with a loop", "E302")
+    if len(items) > base.type.rank:
+        raise Mismatch(f"{len(items)} {'index' if len(items) == 1 else 'indices'} for {base.type}", "E305")
     chosen = [(k, i) for k, i in enumerate(items) if not (isinstance(i, Range) and i.start is None and i.stop is None)]
     if len(chosen) != 1:
         raise Mismatch("a write changes rows or columns: one index that is not ':'", "E302")

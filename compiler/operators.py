@@ -210,8 +210,10 @@ def _scatter(g: Graph, args: Sequence[Node], kw: Mapping[str, Node]) -> Made:
         raise Mismatch(f"scatter takes an index set of pairs (i, j), this is {places.type}", "E301")
     if not same(c.type.item[0], places.type.item[0]):
         raise Mismatch(f"{show(c.type.item[0])} values for {show(places.type.item[0])} places")
-    shape = kw["shape"]
-    m, n = (number(a, "a size") for a in shape.args)
+    shape = kw["shape"].args
+    if len(shape) != 2:
+        raise Mismatch("the shape of what scatter makes is two sizes", "E309", "shape=(m, n)")
+    m, n = (number(a, "a size") for a in shape)
     return g.node("scatter", (c, places), (m, n), b.typed((m, n), c))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from padp.dsl import syntax
 from padp.dsl.diagnostics import refuse
 from padp.dsl.parse import parse
-from padp.dsl.source import Source
+from padp.dsl.source import Source, read
 
 
 def library() -> tuple[str, ...]:
@@ -43,7 +43,7 @@ def load(program: str | PathLike[str]) -> Source:
 
 def _read(path: Path) -> Source:
     try:
-        return Source.of(path.read_text(encoding="utf-8"), str(path))
+        return Source.of(read(path), str(path))
     except UnicodeDecodeError as error:
         raise refuse("E102", f"{path} is not UTF-8 text (byte {error.start})",
                      suggestion="save the file as UTF-8") from None

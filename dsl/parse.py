@@ -54,7 +54,7 @@ def parse(source: Source) -> Program:
     statement, is a Remark. Empty text is an empty program.
     """
     if len(source.text) > MAX_TEXT:
-        message = f"the program has {len(source.text)} characters, more than {MAX_TEXT}"
+        message = f"the program has more than {MAX_TEXT} characters"
         raise PadpError(Diagnostic("E105", message, Span(0, 0), source))
     text = plain(source.text)
     lines, found = logical_lines(source, text)

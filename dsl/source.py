@@ -8,6 +8,28 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
+from typing import BinaryIO
+
+from padp.dsl.limits import MAX_TEXT
+
+MAX_BYTES = 4 * MAX_TEXT
+"""No more is read of a file: a program in UTF-8 is never longer."""
+
+
+def read(path: str | PathLike[str]) -> str:
+    """The text of a file, or of what a shell gives for one; of one too long as much as shows that it is.
+
+    Raises OSError, and UnicodeDecodeError where it is not UTF-8.
+    """
+    with open(path, "rb") as file:
+        return read_all(file)
+
+
+def read_all(file: BinaryIO) -> str:
+    """The text of an open file, as ``read`` reads it."""
+    data = file.read(MAX_BYTES + 1)
+    return data.decode("utf-8", "replace" if len(data) > MAX_BYTES else "strict")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,12 @@ Exit status: 0 clean, 1 findings or a refusal, 2 usage, 3 a bug in padp. No trac
 from __future__ import annotations
 
 import argparse
+import codecs
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 
 from padp.cli.options import Usage
 from padp.dsl.diagnostics import PadpError
@@ -20,6 +22,9 @@ CLEAN, FINDINGS, USAGE, BUG = 0, 1, 2, 3
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="padp.spelled")
     arguments = _parser().parse_args(argv)
     try:
         command = import_module(f"padp.cli.{arguments.command}")
@@ -44,6 +49,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"padp: this is a bug in padp: {type(error).__name__}: {error}", file=sys.stderr)
         print("PADP_TRACEBACK=1 shows where it is; please report it with the program.", file=sys.stderr)
         return BUG
+
+
+def _spelled(error: UnicodeError) -> tuple[str, int]:
+    """What an encoding other than UTF-8 cannot say, as in JSON: \\u03b1."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    units = error.object[error.start:error.end].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[k]:02x}{units[k + 1]:02x}" for k in range(0, len(units), 2)), error.end
+
+
+codecs.register_error("padp.spelled", _spelled)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from padp.compiler.terms import Method, Var
-from padp.dsl.source import Source
+from padp.dsl.source import MAX_BYTES, Source, read, read_all
 from padp.weights import StoredModel, read_model
 
 if TYPE_CHECKING:
@@ -25,18 +26,30 @@ def read_program(file: str) -> Source:
     from padp.compiler.program import library, load
 
     if file == "-":
-        return Source.of(sys.stdin.read(), "<stdin>")
+        return _text(file, "<stdin>")
     path = Path(file)
-    if path.is_file():
-        try:
-            return Source.of(path.read_text(encoding="utf-8"), file)
-        except UnicodeDecodeError:
-            raise Usage(f"{file} is not UTF-8 text") from None
+    if path.exists() and not path.is_dir():  # also what a shell gives for <(…)
+        return _text(file, file)
     if file in library():
         return load(file)
     if path.is_dir():
         raise Usage(f"{file} is a directory")
     raise Usage(f"no file {file}, and no adapter of the library has that name (it has {', '.join(library())})")
+
+
+def _text(file: str, name: str) -> Source:
+    """The source in a file, or in standard input for ``-``."""
+    try:
+        return Source.of(_standard_input() if file == "-" else read(file), name)
+    except UnicodeDecodeError as error:
+        raise Usage(f"{name} is not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise Usage(f"{name} cannot be read: {error.strerror}") from None
+
+
+def _standard_input() -> str:
+    """All of it, up to the limit of a program."""
+    return read_all(sys.stdin.buffer) if isinstance(sys.stdin, TextIOWrapper) else sys.stdin.read(MAX_BYTES + 1)
 
 
 def adapter_of(file: str) -> Adapter:
