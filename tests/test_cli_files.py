@@ -95,7 +95,7 @@ SHAPES = ("shape=m", "shape=(m)", "shape=(m, n, m)", "shape=W", "shape=x")
 @pytest.mark.parametrize("write", WRITES)
 def test_more_indices_than_there_are_axes(write: str) -> None:
     found = padp.check(f"adapter T(r = 3) on linear(W ∈ ℝ^{{m×n}})\nu ∈ ℝ^n: learned\n{write}\ny ← W @ (x ⊙ u)\n")
-    assert {d.code for d in found if d.severity == "error"} & {"E305", "E209", "E301"}
+    assert {d.code for d in found if d.severity == "error"} & {"E305", "E209", "E301", "E201"}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
