@@ -25,8 +25,9 @@ _HABITS = {
     "concat": "[A, B] or [A; B]", "vstack": "[A; B]", "hstack": "[A, B]", "identity": "I, or eye(n)", "pow": "a^2",
     "block_diag": "blkdiag(A, B)", "view": "reshape(e, p, q)", "real": "Re(e)", "imag": "Im(e)",
     "stop_gradient": "detach(e)", "sg": "detach(e)", "matrix_exp": "expm(M)", "ReLU": "relu(e)", "GELU": "gelu(e)",
-    "SiLU": "silu(e)", "swish": "silu(e)",
+    "SiLU": "silu(e)", "swish": "silu(e)", "t": "Aᵀ",
 }
+_A_LOOP = "a product over an index is a loop: `R ← I`, `for i in range(r): R ← H_i @ R`"
 
 
 def read_call(reader: Reading, name: str, args: s.Args, span: Span, scope: Scope, place: Place) -> t.Term:
@@ -144,7 +145,8 @@ def unknown_function(reader: Reading, head: s.Name, args: s.Args, scope: Scope, 
         return False  # k(k-1)/2 with k unknown
     close = nearest(head.text, [*builtin_names(), *reader.functions])
     reader.report("E203", f"there is no function `{head.text}`", head.span, once=key(head.text),
-                  suggestion=_HABITS[head.text] if head.text in _HABITS else
+                  suggestion=_A_LOOP if parts is not None and parts[0] == "Π" else
+                  _HABITS[head.text] if head.text in _HABITS else
                   f"did you mean {' or '.join(close)}?" if close else
                   f"define it, `{head.text}(e) ← …`, or declare the tensor `{head.text}`")
     return True

@@ -80,6 +80,10 @@ class Reading(ABC):
         if below is not None and below.start > span.start and place != "size":
             related = [Related(below, "declared here")]
             suggestion = f"move the declaration of `{text}` above its first use"
+        base, _, sub = key(text).partition("_")
+        if sub.isalpha() and base in ("Σ", "Π"):
+            suggestion = f"a sum says what its index runs over: `Σ_{{{sub} ∈ range(n)}} …`" if base == "Σ" else \
+                f"a product over an index is a loop: `R ← I`, `for {sub} in range(r): R ← H_{sub} @ R`"
         if text in _LANGUAGE_WORDS:
             suggestion = f"`{text}` belongs after the colon of a declaration, `A ∈ ℝ^{{r×n}}: {text}`"
         self.report("E201", f"`{text}` is not declared", span, suggestion=suggestion, notes=notes, related=related,

@@ -14,6 +14,9 @@ from padp.compiler.reading import Reading
 from padp.compiler.scope import Entry, Kind, Scope, key, nearest, split
 from padp.dsl import syntax as s
 
+# What other libraries and papers call random numbers.
+_DRAWN = {"randn": "normal(1)", "rand": "uniform(0, 1)", "N": "normal(0, 0.02)", "gaussian": "normal(0.02)",
+          "Normal": "normal(0.02)", "Uniform": "uniform(-1, 1)", "he": "kaiming_normal", "glorot": "xavier"}
 _NUMBERS = {"normal": "normal(std) or normal(mean, std)", "uniform": "uniform(low, high)",
             "trunc_normal": "trunc_normal(mean, std)", "kaiming": "kaiming or kaiming(a)", "pairs": "pairs(kaiming)",
             "unit_std": "unit_std(kaiming)"}
@@ -65,6 +68,7 @@ def read_initial(reader: Reading, e: s.Expr, scope: Scope) -> t.Term:
 def _no_initialiser(reader: Reading, e: s.Expr, name: str, scope: Scope) -> bool:
     """Report E204 for a word after ``init =`` that is nothing at all; True when it was."""
     constant = {"zeros": "0", "ones": "1", "zero": "0", "one": "1", "identity": "I", "eye": "I"}.get(name)
+    constant = constant or _DRAWN.get(name)
     base = (split(name) or (name, ""))[0]
     declared = key(name) in reader.declared_at or base in reader.declared_at or not reader.is_free(name, scope)
     if not name or scope.find(name) is not None or (declared and not (constant and isinstance(e, s.Name))):

@@ -42,6 +42,42 @@ def _habit(mark: str, message: str, suggestion: str, *snippets: str) -> Habit:
 
 HABITS: tuple[Habit, ...] = (
     _habit(
+        r"^(?P<here>Adapter|ADAPTER)\b",
+        "a header begins with `adapter`, in small letters",
+        "write `adapter LoRA(r = 8) on linear(W ∈ ℝ^{m×n})`",
+        "Adapter LoRA(r = 8) on linear(W ∈ ℝ^{m×n})", "ADAPTER X on linear",
+    ),
+    _habit(
+        r"(?P<here>\\[dt]?frac)\b",
+        "`{seen}` is LaTeX: a quotient is written with `/`",
+        "write `a / b`, or `(a + b) / c`",
+        "y ← \\frac{a}{b}", "y ← \\dfrac{a}{b} · x",
+    ),
+    _habit(
+        "(?P<here>∘)",
+        "`∘` is not read: papers write it for a product entry by entry and for one function after another",
+        "write `a ⊙ b`, or `f(g(x))`",
+        "y ← a ∘ b",
+    ),
+    _habit(
+        r"(?P<here>∏|\\prod(?![A-Za-z]))",
+        "a product over an index is not written with a sign, since its order matters",
+        "write a loop: `R ← I`, `for i in range(r):`, `    R ← H_i @ R`",
+        "y ← ∏_i H_i", "R ← ∏_{i ∈ range(r)} H_i", "R ← \\prod_i H_i",
+    ),
+    _habit(
+        "(?P<here>[⌈⌉⌊⌋])",
+        "sizes are rounded by functions, not by brackets",
+        "write `ceil(a / b)` or `floor(a / b)`",
+        "k ← ⌈n / 2⌉", "k ← ⌊n / 2⌋",
+    ),
+    _habit(
+        r"[‖|](?P<here>[₁₂]|_?∞)",
+        "`‖·‖{seen}` is no norm of the language",
+        "write `‖v‖` for a vector; `‖M‖_F`, `‖M‖_row` or `‖M‖_col` for a matrix",
+        "y ← ‖A‖₂", "y ← x / ‖x‖₁",
+    ),
+    _habit(
         r"^(?P<here>(?:async )?def)\b",
         "functions are defined by an arrow, not by `def`",
         "write `f(a, b) ← …`",
