@@ -236,8 +236,12 @@ def _at_most(a: Any, c: Any) -> bool:
     if same(a, c):
         return True
     a, c = sp.sympify(a), sp.sympify(c)
+    if isinstance(c, sp.Min):
+        return all(_at_most(a, x) for x in c.args)
     if isinstance(a, sp.Min) and any(_at_most(x, c) for x in a.args):
         return True
+    if isinstance(a, sp.Pow) and isinstance(a.base, sp.Min) and a.exp.is_positive:  # min(m, r)² ≤ r²
+        return any(_at_most(x ** a.exp, c) for x in a.base.args)
     factors = sp.Mul.make_args(a)
     smallest = next((f for f in factors if isinstance(f, sp.Min)), None)
     if smallest is not None and len(factors) > 1 and all(f.is_nonnegative for f in factors):

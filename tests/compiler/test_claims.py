@@ -54,6 +54,9 @@ PROVED: list[str] = [
     LOW + "ΔW ← B @ A + B @ A    # rank 2r\ny ← (W + ΔW) @ x\n",
     LOW + "ΔW ← (B @ A)ᵀ    # rank r\ny ← (W + ΔWᵀ) @ x\n",
     LOW + "ΔW ← Σᵢ bᵢ aᵢᵀ    # rank r\ny ← (W + ΔW) @ x\n",
+    LOW + "C ∈ ℝ^{r×n}: learned, init = kaiming\nD ∈ ℝ^{m×r}: learned, init = kaiming\n"
+    "ΔW ← (B @ A) ⊙ (D @ C)    # rank r², rank min(m, n)\ny ← (W + ΔW) @ x\n",
+    LOW + "ΔW ← B @ A    # rank min(m, n), rank min(r, m), rank min(m, r, n)\ny ← (W + ΔW) @ x\n",
     # orthogonality
     turned("cayley(skew(Q))", "R ∈ O(k), R ∈ SO(k), orthogonal"),
     turned("(I + skew(Q))(I - skew(Q))⁻¹", "R ∈ SO(k)"),
@@ -111,6 +114,7 @@ def test_what_is_false_is_an_error(text: str) -> None:
 
 
 OPEN: list[str] = [
+    LOW + "ΔW ← B @ A + B @ A    # «N401 rank min(r, m)»\ny ← (W + ΔW) @ x\n",
     turned("I + blkdiag(skew(Q))", "«N401 orthogonal»", "R"),
     reflected("«N401 orthogonal»", "3").replace("y ← (W", "«N401 y ← (W").replace(") @ x\n", ") @ x»\n"),
     LOW + "ΔW ← tanh(B @ A)    # «N401 rank r»\ny ← (W + ΔW) @ x\n",
