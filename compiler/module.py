@@ -38,7 +38,7 @@ from padp.compiler.shared import SharedStore
 from padp.compiler.site import HeadMap, bias_of, weight_of
 from padp.compiler.starting import initial, mixed, seed_of, shaped, shared_key
 from padp.compiler.state import Learned
-from padp.compiler.transforms import lent, looked_into, passing
+from padp.compiler.transforms import lent, looked_into, passing, transforming
 from padp.compiler.updates import prepare
 from padp.dsl.diagnostics import refuse
 from padp.dsl.spellings import same_name
@@ -58,6 +58,7 @@ class Held:
 
     stage: Stage
     stamp: Stamp
+    origin: Origin
     values: list[Tensor]
 
 
@@ -294,9 +295,9 @@ class AdapterModule(nn.Module):
         else:
             bias = None
         moving = list(weight.values()) if isinstance(weight, Mapping) else [t for t in (weight, bias) if t is not None]
-        trains, moves = torch.is_grad_enabled(), False
+        trains, lends, moves = torch.is_grad_enabled(), transforming(), False
         for t in moving:
-            moves = moves or (trains and t.requires_grad) or lent(t)
+            moves = moves or (trains and t.requires_grad) or (lends and lent(t))
         if moves:
             if torch.compiler.is_compiling() and "base_moves" not in self.compiled.__dict__:
                 raise refuse("E511", f"{self.adapter.name}: a base that is trained too has other plans, and they are "
@@ -474,17 +475,20 @@ class AdapterModule(nn.Module):
         held = cast("Held | None", self.__dict__["_held"])
         like = self.like
         learned, given = self._read_by(stage, base, weight)
-        if held is not None and held.stage is stage and held.stamp.holds([*learned, *given], like):
+        origin_of_now = cast(Origin, self.__dict__["_origin"])  # another one when W or a frozen tensor changed
+        if held is not None and held.stage is stage and held.origin is origin_of_now \
+                and held.stamp.holds([*learned, *given], like):
             return held.values
         now = stamp(learned, given, like, trusted=tokens == "one")
         made = stage.graph(like, base, False, *self.arguments(stage, base, weight=weight))
         values = list(made) if isinstance(made, (tuple, list)) else [made]
-        self.__dict__["_held"] = None if now is None else Held(stage, now, values)
+        self.__dict__["_held"] = None if now is None else Held(stage, now, origin_of_now, values)
         return values
 
     def _read_by(self, stage: Stage, base: nn.Module | None, weight: Weights) -> tuple[list[Tensor], list[Tensor]]:
         """What a stage reads, as it is stored: learned tensors, and the rest."""
         parameters, buffers = self._parameters, self._buffers
+        seen_to = self.compiled.roots.base  # ``minds`` has looked at them
         learned: list[Tensor] = []
         given: list[Tensor] = []
         if self._modules:  # parametrisations, whose tensors are theirs
@@ -505,9 +509,9 @@ class AdapterModule(nn.Module):
                     given.append(cast(Tensor, buffers[f"knob_{self.names[name]}"]))
                 case "weight" | "bias" if isinstance(weight, Mapping):
                     given.append(weight[str(name)])
-                case "weight" if base is not None:
+                case "weight" if base is not None and ("weight", name) not in seen_to:
                     given.append(weight_of(base))
-                case "bias" if base is not None:
+                case "bias" if base is not None and ("bias", name) not in seen_to:
                     given.append(cast(Tensor, base.bias))
                 case _:
                     pass

@@ -32,9 +32,14 @@ def looked_into() -> bool:
         or getattr(forward_ad, "_current_level", -1) >= 0
 
 
+def transforming() -> bool:
+    """Whether torch.func transforms what runs now."""
+    return not torch.compiler.is_compiling() and _PEEK is not None and _PEEK() is not None
+
+
 def lent(t: Tensor) -> bool:
     """Whether a tensor is one of torch.func's, for the time of a call."""
-    return not torch.compiler.is_compiling() and _PEEK is not None and _PEEK() is not None and _WRAPPED(t)
+    return transforming() and _WRAPPED(t)
 
 
 def dispatched() -> bool:
