@@ -247,24 +247,37 @@ class Adapter:
         The base's own parameters are frozen. ``seed`` is what random starts are drawn from, and the hyperparameter
         of that name where the program has one. Raises PadpError E502 for a module that this site does not take.
         """
-        import torch as torch_
-
-        from padp.compiler.site import LinearSite, bias_of, weight_of, why_not_linear
+        from padp.compiler.ambient import at_rest
 
         if self.site != "linear":
             raise refuse("E502", f"{self.name} works on a {self.site} site, not on one layer",
                          suggestion=f"padp.attach(model, padp.compile({self.name.lower()!r}))")
-        reason = why_not_linear(module)
-        if reason is not None:
-            raise refuse("E502", reason)
         if seed is not None and "seed" in self.hyper:
             hyper["seed"] = seed
-        chosen = self.settings(variant, **hyper)
+        with at_rest():
+            return self._on_layer(module, name, self.settings(variant, **hyper), dtype, dropout, seed or 0)
+
+    def _on_layer(self, module: nn.Module, name: str, chosen: Settings, dtype: torch.dtype | None, dropout: float,
+                  seed: int) -> nn.Module:
+        import torch as torch_
+
+        from padp.compiler.site import LinearSite, bias_of, weight_of, why_not_linear
+        from padp.compiler.weights import why_no_product, why_unreadable
+
+        reason = why_not_linear(module) or why_no_product(module)
+        if reason is not None:
+            raise refuse("E502", reason)
         weight = weight_of(module)
         sizes = dict(zip(_weight_dims(self.method(chosen.variant)), weight.shape, strict=True))
-        built = self.build(sizes, variant=chosen.variant, hyper=chosen.hyper, weight=weight, bias=bias_of(module),
+        reason = why_unreadable(module)
+        if reason is not None:
+            compiled, _ = self.compiled(sizes, chosen.variant, chosen.hyper, bias_of(module) is not None)
+            if compiled.reads:
+                raise refuse("E502", f"{reason}, and {self.name} reads {' and '.join(sorted(compiled.reads))}")
+        built = self.build(sizes, variant=chosen.variant, hyper=chosen.hyper,
+                           weight=weight if reason is None else None, bias=bias_of(module),
                            dtype=dtype or torch_.promote_types(weight.dtype, torch_.float32), device=weight.device,
-                           dropout=dropout, seed=seed or 0)
+                           dropout=dropout, seed=seed)
         for p in module.parameters():
             p.requires_grad_(False)
         site = LinearSite(module)

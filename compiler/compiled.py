@@ -25,7 +25,7 @@ from padp.compiler.decompositions import around_base, by_parts
 from padp.compiler.elaborate import elaborate
 from padp.compiler.emit import Stage, emit, step_values
 from padp.compiler.fusing import fused
-from padp.compiler.ir import Node
+from padp.compiler.ir import Node, walk
 from padp.compiler.linear import affine, beside_base, matrix_of
 from padp.compiler.low import Low, kept_values, order
 from padp.compiler.origins import Roots, roots
@@ -122,6 +122,16 @@ class Compiled:
     @property
     def additive(self) -> bool:
         return self.delta is not None
+
+    @cached_property
+    def reads(self) -> frozenset[str]:
+        """"weight" and "bias", where they are read beside the base layer's own call: for a start, once, or in steps."""
+        stages = [self.train, self.many.token, self.many.step, self.one.token, self.one.step, self.delta, self.penalty]
+        lows = [*self.kept, *(low for stage in stages if stage is not None for low in stage.outputs)]
+        nodes = [p.start.node for p in self.parameters.values() if p.start.node is not None]
+        wanted = ("weight", "bias")
+        return frozenset([x.prim for low in lows for x in order(low) if x.prim in wanted]
+                         + [x.op for node in nodes for x in walk(node) if x.op in wanted])
 
     @cached_property
     def merged(self) -> Stage | None:

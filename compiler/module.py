@@ -40,6 +40,7 @@ from padp.compiler.starting import initial, mixed, seed_of, shaped, shared_key
 from padp.compiler.state import Learned
 from padp.compiler.transforms import lent, looked_into, passing, transforming
 from padp.compiler.updates import prepare
+from padp.compiler.weights import is_offloaded
 from padp.dsl.diagnostics import refuse
 from padp.dsl.spellings import same_name
 
@@ -117,6 +118,7 @@ class AdapterModule(nn.Module):
         self._numbers: tuple[object, list[Tensor]] | None = None
         self._origin = NOWHERE
         self.tokens: Tokens = "many"
+        self.unstarted = device.type == "meta"  # whether its tensors have no values of their own yet
         compiled.ready()
         self._fill(weight, bias, dtype, device, seed, shared)
         if self.has_updates:
@@ -397,6 +399,8 @@ class AdapterModule(nn.Module):
 
     def forward(self, x: Tensor, base: nn.Module) -> Tensor:
         """y for x of any leading shape; the base layer is called inside, once. A hidden site gives None for it."""
+        if self.unstarted:
+            self.refuse_empty(x.is_meta)
         tokens = self.tokens  # once: another thread may say otherwise meanwhile
         moving = self.minds(base) if base is not None and self.compiled.roots.minds else None
         if moving is None and tokens == "one" and alone(x) and plain_or_none(base):
@@ -441,6 +445,23 @@ class AdapterModule(nn.Module):
             return stage.direct(x, base, self.training, *arguments)
         y = stage.direct(x.reshape(-1, x.shape[-1]), base, self.training, *arguments)
         return y.reshape(*x.shape[:-1], y.shape[-1])
+
+    def refuse_empty(self, shapes_suffice: bool = False) -> None:
+        """E511 while the tensors have no values: none were given since the meta device, or they are offloaded.
+
+        ``shapes_suffice``: the call is on the meta device too.
+        """
+        if "_hf_hook" in self.__dict__ and is_offloaded(self):
+            raise refuse("E511", f"{self.adapter.name}: its tensors were offloaded after it was attached, and are not "
+                         "where they are read", suggestion="offload the model first and attach then: the adapter stays "
+                         "where the layer computes")
+        tensors = [*self.parameters(), *self.buffers()]
+        if not self.unstarted or (shapes_suffice and all(t.is_meta for t in tensors)):
+            return
+        where = "are" if any(t.is_meta for t in tensors) else "were"
+        raise refuse("E511", f"{self.adapter.name} was never started here: its tensors {where} on the meta device and "
+                     "have no values", suggestion="padp.restart(model) once the base has its weights; or load the "
+                     "adapter's tensors, all of them")
 
     def plans_on(self, base: nn.Module | None) -> Compiled:
         """The plans for this base layer: a frozen one that is nothing but a product may have faster ones."""
@@ -519,6 +540,7 @@ class AdapterModule(nn.Module):
 
     def delta(self, x: Tensor, base: nn.Module | None = None) -> Tensor:
         """y − base(x), for programs that add to the base's output. ``base`` is read where W or the bias is used."""
+        self.refuse_empty(x.is_meta)
         moving = self.minds(base) if base is not None and self.compiled.roots.minds else None
         stage = (moving or self.compiled).delta
         if stage is None:
@@ -534,6 +556,7 @@ class AdapterModule(nn.Module):
         read where a term reads them."""
         if self.compiled.penalty is None:
             return None
+        self.refuse_empty(True)
         asked = self.compiled.roots.minds and (base is not None or weight is not None)
         moving = self.minds(base, weight) if asked else None
         stage = cast(Stage, (moving or self.compiled).penalty)
@@ -562,6 +585,7 @@ class AdapterModule(nn.Module):
 
         Raises PadpError E504 with the reason when y is not affine in x.
         """
+        self.refuse_empty()
         plan = self.compiled
         if plan.why_not_mergeable is not None:
             raise refuse("E504", f"{self.adapter.name} cannot be merged: {plan.why_not_mergeable}")
@@ -633,6 +657,7 @@ class AdapterModule(nn.Module):
         """For an attention site: the map of every head, by role. ``given``: W_Q … b_O of now, by head."""
         from padp.compiler.attention import head_maps
 
+        self.refuse_empty(True)
         return head_maps(self, given)
 
     # ------------------------------------------------------------ keeping the cache honest
@@ -667,12 +692,18 @@ class AdapterModule(nn.Module):
         moved = cast(AdapterModule, super()._apply(parts_of(fn), recurse))  # type: ignore[no-untyped-call]
         if self.like.dtype != before:
             self.__dict__["_origin"] = self._origin.cast()
+        moved.unstarted = moved.unstarted or moved.like.is_meta
         moved._write_knobs()  # from the numbers: half precision and back would have rounded them
         return moved
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         self.drop_cache()
         super()._load_from_state_dict(state_dict, prefix, *args)
+        if self.unstarted:
+            own = {key: t for key, t in (*self._parameters.items(), *self._buffers.items())
+                   if key not in self._non_persistent_buffers_set}
+            self.unstarted = any(prefix + key not in state_dict or (t is not None and t.is_meta)
+                                 for key, t in own.items())
         self._write_knobs()
         if any(f"{prefix}kept_{k}" in state_dict for k in range(len(self.compiled.kept))):
             frozen = {leaf: t for leaf, t in self._rooted(None, None).items() if leaf[0] == "param"}

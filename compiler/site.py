@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +22,21 @@ from padp.compiler.following import follow, replace_on
 from padp.compiler.keys import guard_adapters, keep_plain_keys
 from padp.compiler.moments import Moments, in_one_state
 from padp.compiler.prims import call_base
+from padp.compiler.products import plain
+from padp.compiler.reads import reading
+from padp.compiler.weights import is_lazy, is_sharded, stored_as, why_no_product, why_unreadable
 from padp.dsl.diagnostics import refuse
 
 if TYPE_CHECKING:
     from padp.compiler.module import AdapterModule
+
+
+class Watch(Protocol):
+    """Who looks whether the model calls a layer."""
+
+    def turned(self, training: bool) -> None:
+        """The layer is in this mode from now on."""
+        ...
 
 # ---------------------------------------------------------------- what a linear layer is
 
@@ -39,9 +50,17 @@ def why_not_linear(module: nn.Module) -> str | None:
     """None when a linear site can take this module, else the reason."""
     if isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):
         return "nn.MultiheadAttention, its owner, reads the weight and never calls it: an adapter would do nothing"
+    kind = stored_as(module) if isinstance(module, nn.Linear) or not stored_transposed(module) else None
     if not (isinstance(module, nn.Linear) or stored_transposed(module)):
-        return f"it is {type(module).__name__}, and a linear site takes nn.Linear or transformers' Conv1D"
+        return f"its weight is {kind}" if kind is not None else \
+            f"it is {type(module).__name__}, and a linear site takes nn.Linear or transformers' Conv1D"
+    if is_lazy(module):
+        return f"it is a {type(module).__name__} whose weight does not exist yet: run the model once before"
     weight = module.weight
+    if is_sharded(module):
+        return "its weight is sharded over several processes (DTensor)"
+    if kind is not None and (not cast(Tensor, weight).is_floating_point() or cast(Tensor, weight).dtype.itemsize == 1):
+        return f"its weight is {kind}"
     if not isinstance(weight, Tensor) or not weight.is_floating_point() or weight.dim() != 2:
         return f"its weight is not a matrix of floating-point numbers ({type(module).__name__})"
     if isinstance(module, nn.Linear) and tuple(weight.shape) != (module.out_features, module.in_features):
@@ -110,6 +129,7 @@ class StandIn(nn.Module):
     @property
     def weight(self) -> nn.Parameter:
         """The base's own weight, as it is stored."""
+        reading(self)
         return cast(nn.Parameter, self.base.weight)
 
     @property
@@ -157,6 +177,7 @@ class Site(nn.Module):
         self.enabled = True
         self.moments = Moments()
         self.switched = False
+        self.owner: object = None  # what says which model's adapters these are
         self._learned: dict[str, tuple[str, ...]] = {}
         self.brought: frozenset[str] = frozenset()
         self.waiting: tuple[str, ...] = ()
@@ -287,6 +308,9 @@ def merge_into(base: nn.Module, label: str, names: Sequence[str], change: Change
     The layer gets other parameters, so that a call in another thread that reads the old ones can finish. To be called
     with ``put_in``, in one change with whatever says that the layer is merged.
     """
+    reason = why_unreadable(base)
+    if reason is not None:
+        raise refuse("E504", f"{label}: {reason}, so there is nothing to merge into")
     own = dict(base.named_parameters(recurse=False))
     held = own.get("weight")
     if held is None or own.get("bias") is not base.bias:
@@ -295,6 +319,7 @@ def merge_into(base: nn.Module, label: str, names: Sequence[str], change: Change
     if held.is_meta:
         raise refuse("E504", f"{label}: the weight is on the meta device and has no values to merge into",
                      suggestion="load the model's weights first")
+    _refuse_no_product(base, label)
     bias = bias_of(base)
     wide = torch.promote_types(held.dtype, torch.float32)
     W, b = change(weight_of(base).to(wide), None if bias is None else bias.to(wide))
@@ -311,6 +336,7 @@ def merge_into(base: nn.Module, label: str, names: Sequence[str], change: Change
     kept = Kept(held.data, None if bias is None else bias.data, tuple(names), (held, cast("nn.Parameter | None", bias)))
     if keep_on_cpu:
         kept = replace(kept, weight=kept.weight.cpu(), bias=None if kept.bias is None else kept.bias.cpu())
+    _refuse_no_product(base, label, new)
     return kept, new
 
 
@@ -320,6 +346,14 @@ def _like(old: Tensor | None, value: Tensor) -> nn.Parameter:
     if old is not None:
         made.__dict__.update(old.__dict__)
     return made
+
+
+def _refuse_no_product(base: nn.Module, label: str, new: Pair | None = None) -> None:
+    """E504 when calling the layer, its hooks included, is not W x + b, as it is or with this weight and bias: another W
+    would not do what the adapter does."""
+    reason = None if plain(base) else why_no_product(base, called=True, new=new)
+    if reason is not None:
+        raise refuse("E504", f"{label}: {reason}; a merged weight would not do what the adapter does")
 
 
 @torch.no_grad()
@@ -372,6 +406,7 @@ class LinearSite(Site, StandIn):
         super().__init__(path)
         self.base = base
         self.training = base.training
+        self.watch: Watch | None = None
         self._kept: Kept | None = None
         follow(self, self, "", {base: self})
 
@@ -413,7 +448,13 @@ class LinearSite(Site, StandIn):
             return cast(Tensor, self.base(x))
         if len(names) == 1:
             here = self._modules  # past __getattr__, which would ask the base
-            return cast(Tensor, cast(nn.ModuleDict, here["adapters"])[names[0]](x, here["base"]))
+            module = cast(nn.ModuleDict, here["adapters"])._modules[names[0]]
+            assert module is not None
+            if "_hf_hook" in module.__dict__:
+                self.module(names[0]).refuse_empty()
+            return cast(Tensor, module(x, here["base"]))
+        for name in names:
+            self.module(name).refuse_empty(x.is_meta)
         y = call_base(self.base, x, x)
         for name in names:
             y = y + self.module(name).added(x, self.base).to(y.dtype)
@@ -452,6 +493,11 @@ class LinearSite(Site, StandIn):
             put_in(self.base, kept, new)
             self._kept = kept
             self.drop_cache()
+
+    def train(self, mode: bool = True) -> LinearSite:
+        if self.watch is not None:
+            self.watch.turned(mode)
+        return super().train(mode)
 
     def unmerge(self) -> None:
         """Put the base's weight back, bit for bit. Does nothing when not merged."""

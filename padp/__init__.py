@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from padp.models import penalty as penalty
     from padp.models import prompt as prompt
     from padp.models import refresh as refresh
+    from padp.models import restart as restart
     from padp.models import save as save
     from padp.models import set as set
     from padp.models import summary as summary
@@ -58,6 +59,7 @@ _HOME = {
     "penalty": "padp.models",
     "prompt": "padp.models",
     "refresh": "padp.models",
+    "restart": "padp.models",
     "save": "padp.models",
     "set": "padp.models",
     "summary": "padp.models",
@@ -83,6 +85,7 @@ __all__ = [
     "penalty",
     "prompt",
     "refresh",
+    "restart",
     "save",
     "set",
     "summary",

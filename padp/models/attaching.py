@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from padp.compiler import adapter as compiler
+from padp.compiler.ambient import at_rest
 from padp.compiler.module import AdapterModule, Tokens
 from padp.compiler.plain import number, whole, writable
 from padp.compiler.shared import SharedStore
@@ -29,6 +30,7 @@ from padp.models.fast_paths import turn_off
 from padp.models.hidden import HiddenSite, positions_of
 from padp.models.merging import refuse_merged
 from padp.models.notes import warn_of
+from padp.models.owners import Key, refuse_wrapped
 from padp.models.patterns import Misses, by_site, chosen
 from padp.models.places import Kind, Place, place, with_ancestors
 from padp.models.reading import PromptReader
@@ -37,6 +39,7 @@ from padp.models.reminders import remind_of
 from padp.models.saved import SavedModule, copied, saved_modules
 from padp.models.selecting import ALL, select
 from padp.models.states import watch_states
+from padp.models.uncalled import watch
 from padp.models.walk import put_in_place, sites, walk
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound=nn.Module)
 
 
+@at_rest()
 def attach(model: Model, adapter: Adapter | str | PathLike[str], targets: str | Sequence[str] = ALL, *,
            name: str = "default", exclude: str | Sequence[str] | None = None,
            variant: str | Mapping[str, str] | None = None,
@@ -72,6 +76,7 @@ def attach(model: Model, adapter: Adapter | str | PathLike[str], targets: str | 
     refuse_unknown(adapter, hyper)
     seed, dropout = whole("seed", seed), number("dropout", dropout)
     record = record_of(model)
+    refuse_wrapped(model)
     refuse_nested(model)
     check_name(record, name)
     refuse_merged(model, "attaching")
@@ -182,9 +187,10 @@ def commit(model: nn.Module, plan: Plan, shared: SharedStore) -> None:
     one, record = plan.attached, record_of(model)
     if not record.attached:
         record = Record(required_grad=frozenset(name for name, p in model.named_parameters() if p.requires_grad))
-        model.requires_grad_(False)
-    _add_sites(model, plan)
-    _add_copies(model, plan)
+        for parameter in model.parameters():
+            parameter.requires_grad = False  # also of a layer that does not have its weight yet
+    _add_sites(model, plan, record.key)
+    _add_copies(model, plan, record.key)
     nested = (*record.nested, *turn_off(model))
     watch_states(model)
     store(model, replace(record.with_attached(one), nested=nested))
@@ -193,7 +199,7 @@ def commit(model: nn.Module, plan: Plan, shared: SharedStore) -> None:
     _activate(model, plan.active)
 
 
-def _add_sites(model: nn.Module, plan: Plan) -> None:
+def _add_sites(model: nn.Module, plan: Plan, key: Key) -> None:
     """Add the adapter at each place, making the site where there is none."""
     name = plan.attached.name
     here = {(site.kind, site.path): site for site in sites(model)}
@@ -217,11 +223,13 @@ def _add_sites(model: nn.Module, plan: Plan) -> None:
                     site = AttentionSite(each.attention, each.path)
                     site.train(each.module.training)
                     site.hang_on()
+        site.owner = key
         site.add(name, plan.modules[each.path])
     put_in_place(model, fresh)
+    watch(model, (site for site in sites(model) if name in site.adapters))
 
 
-def _add_copies(model: nn.Module, plan: Plan) -> None:
+def _add_copies(model: nn.Module, plan: Plan, key: Key) -> None:
     """Add the copies of modules that are saved whole."""
     here = {module.path: module for module in saved_modules(model)}
     fresh: list[tuple[nn.Module, nn.Module]] = []
@@ -230,6 +238,7 @@ def _add_copies(model: nn.Module, plan: Plan) -> None:
         if module is None:
             original = model.get_submodule(path)
             module = SavedModule(original, path)
+            module.owner = key
             fresh.append((original, module))
         module.add(plan.attached.name, copy)
     put_in_place(model, fresh)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from padp.compiler.shared import SharedStore
 from padp.compiler.site import bias_of, weight_of
+from padp.compiler.weights import is_offloaded, why_unreadable
 from padp.dsl.diagnostics import PadpError, refuse
 from padp.models.places import Place
 from padp.models.sizing import sizes_at
@@ -31,10 +32,12 @@ def built(place: Place, adapter: Adapter, settings: Settings, *, dtype: torch.dt
     like = place.like
     weight, bias = given(place)
     with at(place):
+        if refuse_unreadable(place, adapter, settings):
+            weight, bias = None, None if bias is None else torch.zeros_like(bias, device=place.device)
         module = adapter.build(
             sizes_at(adapter.method(settings.variant), place), variant=settings.variant, hyper=settings.hyper,
-            weight=weight, bias=bias, dtype=dtype or torch.promote_types(like.dtype, torch.float32), device=like.device,
-            dropout=dropout, seed=site_seed(seed, place.path), shared=shared)
+            weight=weight, bias=bias, dtype=dtype or torch.promote_types(like.dtype, torch.float32),
+            device=place.device, dropout=dropout, seed=site_seed(seed, place.path), shared=shared)
     return checked(place, module)
 
 
@@ -50,6 +53,7 @@ def remade(place: Place, adapter: Adapter, settings: Settings, tensors: Mapping[
     assert not isinstance(bias, dict)
     shapes = SharedStore({key: nn.Parameter(p.to(meta), requires_grad=False) for key, p in shared.tensors.items()})
     with at(place):
+        refuse_unreadable(place, adapter, settings)
         module = adapter.build(
             sizes_at(adapter.method(settings.variant), place), variant=settings.variant, hyper=settings.hyper,
             weight=weight, bias=bias, dtype=dtype, device=meta, dropout=dropout, seed=site_seed(seed, place.path),
@@ -57,7 +61,7 @@ def remade(place: Place, adapter: Adapter, settings: Settings, tensors: Mapping[
     lacking = [key for key in module.shared.values() if key not in shared.tensors]
     if lacking:
         raise ValueError(f"there is no shared tensor {lacking[0]}")
-    device = place.like.device
+    device = place.device
     state = {key: tensor.to(device) for key, tensor in tensors.items()}
     state.update({name: shared.tensors[key] for name, key in module.shared.items()})
     for key, own in module.state_dict().items():
@@ -68,6 +72,21 @@ def remade(place: Place, adapter: Adapter, settings: Settings, tensors: Mapping[
     module.load_state_dict(state, strict=True, assign=True)
     module.belongs_to(*given(place))
     return checked(place, module)
+
+
+def refuse_unreadable(place: Place, adapter: Adapter, settings: Settings) -> bool:
+    """Whether the weight of a linear layer cannot be read beside its own call; E502 when the program reads it."""
+    reason = why_unreadable(place.base) if place.kind == "linear" else None
+    if reason is None:
+        return False
+    compiled, _ = adapter.compiled(sizes_at(adapter.method(settings.variant), place), settings.variant, settings.hyper,
+                                   bias_of(place.base) is not None)
+    read = compiled.reads
+    if "weight" in read or ("bias" in read and is_offloaded(place.base)):
+        raise refuse("E502", f"{place.path}: {reason}, and {adapter.name} reads "
+                     f"{'W' if 'weight' in read else 'the bias'}",
+                     suggestion=f'leave it out: exclude=[r"{place.path}"]')
+    return True
 
 
 @contextmanager

@@ -16,12 +16,14 @@ import torch
 from torch import Tensor, nn
 
 import padp
+from padp.compiler.ambient import at_rest
 from padp.compiler.shared import SharedStore
 from padp.dsl.diagnostics import PadpError, refuse
 from padp.models.attaching import check_name, commit, planned
 from padp.models.building import remade, shared_of
 from padp.models.files import dtype_name, write
 from padp.models.merging import refuse_merged
+from padp.models.owners import refuse_wrapped
 from padp.models.places import Kind, Place, place
 from padp.models.record import Attached, holder, named, record_of, refuse_nested, sites_of
 from padp.models.saved import copied, saved_modules
@@ -105,6 +107,7 @@ def _dtypes(module: AdapterModule) -> dict[str, Any]:
 # ---------------------------------------------------------------- loading
 
 
+@at_rest()
 def load(model: Model, directory: str | PathLike[str], name: str | None = None, *, active: bool = True) -> Model:
     """Put a saved adapter on a model, in place, and return the model; ``name`` may be another than it was saved under.
 
@@ -112,13 +115,14 @@ def load(model: Model, directory: str | PathLike[str], name: str | None = None, 
     not fit; E511 for a name that is taken. The model is then as it was.
     """
     record = record_of(model)
+    refuse_wrapped(model)
     refuse_nested(model)
     stored = read_stored(Path(directory))
     name = stored.name if name is None else name
     check_name(record, name)
     refuse_merged(model, "loading")
     places = places_for(model, stored)
-    device = places[0].like.device if places else torch.device("cpu")
+    device = places[0].device if places else torch.device("cpu")
     shared = with_stored(shared_of(model), stored, device)
     settings: dict[str, Settings] = {}
     modules: dict[str, AdapterModule] = {}

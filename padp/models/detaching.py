@@ -18,6 +18,7 @@ from padp.models.reading import PromptReader
 from padp.models.record import Record, holder, named, record_of, sites_of, store
 from padp.models.saved import saved_modules
 from padp.models.states import forget_states
+from padp.models.uncalled import unwatch
 from padp.models.walk import inside, put_in_place, sites, walk
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -63,6 +64,7 @@ def _remove(model: nn.Module, name: str) -> None:
             continue
         match site:
             case LinearSite():
+                unwatch(site)
                 back.append((site, site.base))
                 unfollow(site.base, site)
             case HiddenSite():
@@ -94,4 +96,4 @@ def _finish(model: nn.Module, record: Record) -> None:
         forget_states(model)
         turn_on(model, record.nested)
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name in record.required_grad)
+            parameter.requires_grad = name in record.required_grad

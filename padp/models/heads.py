@@ -15,6 +15,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from padp.compiler.site import Kept, StandIn, bias_of, stored_transposed, weight_of, why_not_linear
+from padp.compiler.weights import why_no_product, why_unreadable
 from padp.dsl.diagnostics import refuse
 
 # Where the projections are, from the attention module; "^" is its parent. LLaMA and most decoders; OPT, BART, CLIP,
@@ -151,7 +152,7 @@ def read_attention(path: str, module: nn.Module, ancestors: tuple[nn.Module, ...
         if isinstance(base, StandIn):
             raise refuse("E508", f"{path}: its {role.upper()} projection has an adapter of its own already",
                          suggestion="detach that adapter first, or leave this attention out")
-        why_not = why_not_linear(base)
+        why_not = why_not_linear(base) or why_unreadable(base) or why_no_product(base)
         if why_not is not None:
             raise refuse("E502", f"{path}: its {role.upper()} projection cannot be taken: {why_not}")
     (q, width), (k, in_k), (v, in_v), (out, o) = (tuple(weight_of(bases[role]).shape) for role in "qkvo")

@@ -11,8 +11,11 @@ from functools import cached_property
 from rich.console import Console
 from rich.table import Table
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from padp.compiler.dims import show
+from padp.compiler.site import LinearSite, weight_of
+from padp.compiler.weights import why_no_product
 from padp.dsl.diagnostics import PadpError
 from padp.models.heads import fused, read_attention
 from padp.models.merging import mergeables
@@ -24,7 +27,6 @@ from padp.models.places import (
     heads_of,
     hidden_place,
     is_place_for_linear,
-    linear_place,
     with_ancestors,
 )
 from padp.models.record import holder, record_of, sites_of
@@ -150,8 +152,9 @@ def summary(model: nn.Module) -> Summary:
             shared.update({id(p) for p in module.parameters()} - {id(p) for p in learned})
     saved = [p for module in saved_modules(root) for copy in module.copies.values() for p in copy.parameters()]
     ours.update(map(id, saved))
-    return Summary(tuple(rows), sum(p.numel() for p in root.parameters() if id(p) not in ours),
-                   sum(p.numel() for p in saved), sum(p.numel() for p in root.parameters() if id(p) in shared),
+    every = [p for p in root.parameters() if not isinstance(p, UninitializedParameter)]
+    return Summary(tuple(rows), sum(p.numel() for p in every if id(p) not in ours),
+                   sum(p.numel() for p in saved), sum(p.numel() for p in every if id(p) in shared),
                    sum(p.numel() for _, _, p in outside(root)), notes_on(root))
 
 
@@ -210,17 +213,19 @@ def _outside_targets(model: nn.Module) -> list[Target]:
 def _linear_targets(model: nn.Module) -> list[Target]:
     heads = tuple(heads_of(model))
     under = tuple(head + "." for head in heads)
-    counts: Counter[tuple[str, str, str, bool]] = Counter()
-    scalars: Counter[tuple[str, str, str, bool]] = Counter()
+    counts: Counter[tuple[str, str, str, str]] = Counter()
+    scalars: Counter[tuple[str, str, str, str]] = Counter()
     for path, module in walk(model):
         if path and is_place_for_linear(module):
-            place = linear_place(path, module)
-            key = (path.rsplit(".", 1)[-1], type(place.base).__name__, f"m={place.sizes['m']}, n={place.sizes['n']}",
-                   path in heads or path.startswith(under))
+            note = 'output head, not in "all-linear"' if path in heads or path.startswith(under) else ""
+            base = module.base if isinstance(module, LinearSite) else module
+            reason = why_no_product(base) if base is module else None
+            m, n = weight_of(base).shape
+            key = (path.rsplit(".", 1)[-1], type(base).__name__, f"m={m}, n={n}",
+                   note if reason is None else f"cannot be taken: {reason}")
             counts[key] += 1
-            scalars[key] += sum(p.numel() for p in place.base.parameters())
-    return [Target(key[0], "linear", key[1], counts[key], key[2], scalars[key],
-                   'output head, not in "all-linear"' if key[3] else "") for key in counts]
+            scalars[key] += sum(p.numel() for p in base.parameters())
+    return [Target(key[0], "linear", key[1], counts[key], key[2], scalars[key], key[3]) for key in counts]
 
 
 def _hidden_targets(model: nn.Module) -> list[Target]:

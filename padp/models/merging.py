@@ -7,7 +7,9 @@ from typing import TypeAlias, TypeVar
 
 from torch import Tensor, nn
 
+from padp.compiler.ambient import at_rest
 from padp.compiler.site import LinearSite
+from padp.compiler.weights import is_lazy, stored_as, why_unreadable
 from padp.dsl.diagnostics import refuse
 from padp.models.attention import HeadProjection
 from padp.models.hidden import HiddenSite
@@ -19,6 +21,7 @@ Model = TypeVar("Model", bound=nn.Module)
 Mergeable: TypeAlias = LinearSite | HeadProjection
 
 
+@at_rest()
 def merge(model: Model, *, keep_on_cpu: bool = False) -> Model:
     """Put the active adapters of every site into the base's weights: the merged forward is the base's own.
 
@@ -38,6 +41,11 @@ def merge(model: Model, *, keep_on_cpu: bool = False) -> Model:
     if not ready:
         raise refuse("E504", "no adapter is active, so there is nothing to merge",
                      suggestion="padp.activate(model, name)")
+    for part in ready:
+        reason = why_unreadable(part.base)
+        if reason is not None:
+            raise refuse("E504", f"{part.path}: {reason}, so there is nothing to merge into",
+                         suggestion="keep the model unmerged")
     refuse_tied(root, ready)
     try:
         for part in ready:
@@ -89,7 +97,7 @@ def refuse_tied(model: nn.Module, parts: list[Mergeable]) -> None:
     owners: defaultdict[tuple[int, int], list[tuple[str, nn.Module]]] = defaultdict(list)
     for path, module in model.named_modules():
         for tensor in module.parameters(recurse=False):
-            if not tensor.is_meta:
+            if not tensor.is_meta and stored_as(module) is None and not is_lazy(module):
                 owners[_memory(tensor)].append((path, module))
     for part in parts:
         for tensor in part.base.parameters(recurse=False):

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from padp.compiler.site import LinearSite, Site, StandIn, weight_of, why_not_linear
+from padp.compiler.weights import is_offloaded, stored_as, why_no_product, works_on
 from padp.dsl.diagnostics import refuse
 from padp.models.heads import Attention, fused, projections, read_attention
 from padp.models.walk import walk
@@ -50,6 +51,13 @@ class Place:
             return weight_of(self.attention.projection("q"))
         return next((p for p in self.module.parameters() if p.is_floating_point()), torch.empty(0))
 
+    @property
+    def device(self) -> torch.device:
+        """Where the layer computes, also when its weight lies elsewhere between calls."""
+        first = next((m for m in self.module.modules() if is_offloaded(m)), None) if self.like.is_meta else None
+        found = None if first is None else works_on(first)
+        return self.like.device if found is None else found
+
 
 # ---------------------------------------------------------------- linear
 
@@ -68,9 +76,9 @@ def linear_place(path: str, module: nn.Module) -> Place:
         raise refuse("E508", f"{path}: the layer there was adapted by hand and put into the model",
                      suggestion="put the plain layer back, or leave this one out with exclude=")
     base = module.base if isinstance(module, LinearSite) else module
-    reason = why_not_linear(base)
+    reason = why_not_linear(base) or (why_no_product(base) if base is module else None)
     if reason is not None:
-        raise refuse("E502", f"{path}: {reason}")
+        raise refuse("E502", f"{path}: {reason}", suggestion=f'leave it out: exclude=[r"{path}"]')
     if any(isinstance(child, Site) for child in base.children()):
         raise refuse("E508", f"{path}: an adapter edits what this layer puts out already", suggestion="detach it first")
     m, n = weight_of(base).shape
@@ -99,11 +107,21 @@ def foreign_parts(model: nn.Module) -> list[str]:
 
 
 def all_linear(model: nn.Module) -> list[str]:
-    """The paths of every linear layer that is not part of an output head, nor of another library's adapter."""
+    """The paths of every linear layer that is not part of an output head, nor of another library's adapter; also of
+    those that cannot be taken as they are (quantised, or without a weight so far), so that they are refused by name and
+    not left out in silence."""
     heads = (*heads_of(model), *foreign_parts(model))
     under = tuple(head + "." for head in heads)
     return [path for path, module in walk(model)
-            if is_place_for_linear(module) and path not in heads and not path.startswith(under)]
+            if (is_place_for_linear(module) or _is_linear_in_name(module))
+            and path not in heads and not path.startswith(under)]
+
+
+def _is_linear_in_name(module: nn.Module) -> bool:
+    """Whether a module is a linear layer whose weight cannot be read as a matrix of numbers."""
+    if isinstance(module, (nn.modules.linear.NonDynamicallyQuantizableLinear, StandIn)):
+        return False
+    return isinstance(module, nn.Linear) or (stored_as(module) is not None and "Linear" in type(module).__name__)
 
 
 # ---------------------------------------------------------------- hidden

@@ -7,14 +7,16 @@ takes it along. It is never changed, only replaced.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 
 from padp.compiler.site import Site
 from padp.dsl.diagnostics import refuse
+from padp.models.owners import Key, foreign, refuse_foreign
 from padp.models.places import Kind
 from padp.models.walk import sites
 
@@ -51,6 +53,7 @@ class Record:
     active: tuple[str, ...] = ()
     required_grad: frozenset[str] = frozenset()
     nested: tuple[str, ...] = ()
+    key: Key = field(default_factory=Key)  # also of every site of these adapters
 
     def with_attached(self, one: Attached) -> Record:
         """The record with an adapter more, or with an adapter's entry replaced."""
@@ -61,8 +64,8 @@ class Record:
         return replace(self, attached={key: one for key, one in self.attached.items() if key != name},
                        active=tuple(key for key in self.active if key != name))
 
-    def __deepcopy__(self, memo: object) -> Record:
-        return self  # nothing in it changes, and it holds no tensor
+    def __deepcopy__(self, memo: dict[int, Any]) -> Record:
+        return replace(self, key=deepcopy(self.key, memo))  # nothing else in it changes, and it holds no tensor
 
 
 def holder(model: nn.Module) -> nn.Module:
@@ -71,6 +74,8 @@ def holder(model: nn.Module) -> nn.Module:
     E510 when there is none, E511 when several parts of a model have adapters of their own.
     """
     found = [(path, module) for path, module in model.named_modules() if _ATTRIBUTE in module.__dict__]
+    if not found and foreign(model, None) is not None:
+        refuse_foreign(model, None)
     if not found:
         raise refuse("E510", f"no adapter is attached to this {type(model).__name__}",
                      suggestion="padp.attach(model, adapter) or padp.load(model, directory)")
@@ -95,11 +100,13 @@ def store(model: nn.Module, record: Record) -> None:
 
 
 def refuse_nested(model: nn.Module) -> None:
-    """E511 when a part of the model, and not the model itself, has adapters."""
+    """E511 when a part of the model, and not the model itself, has adapters, or shares modules with another model that
+    has."""
     inner = [path for path, module in model.named_modules() if path and _ATTRIBUTE in module.__dict__]
     if inner:
         raise refuse("E511", f"{inner[0]}, a part of this model, has adapters of its own",
                      suggestion=f"attach to model.{inner[0]} again, or detach there first")
+    refuse_foreign(model, record_of(model).key)
 
 
 def named(record: Record, name: str | None) -> Attached:

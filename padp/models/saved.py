@@ -32,6 +32,7 @@ class SavedModule(StandIn):
         self.enabled = True
         self.holds: tuple[str, ...] = ()
         self.switched = False
+        self.owner: object = None
         self.training = original.training
 
     @property

@@ -91,5 +91,14 @@ def _state(model: nn.Module | None) -> object:
         return None
     modules = [(name, id(module), tuple(inside(module, "_forward_hooks")), tuple(inside(module, "_forward_pre_hooks")))
                for name, module in model.named_modules()]
-    parameters = [(name, id(p), p.requires_grad, p.data_ptr()) for name, p in model.named_parameters()]
+    parameters = [(name, id(p), p.requires_grad, _address(p))
+                  for name, p in model.named_parameters()]
     return modules, parameters, sorted(record_of(model).attached), record_of(model).active
+
+
+def _address(p: Tensor) -> int | None:
+    """Where a parameter lies; None when it does not exist yet or is several tensors."""
+    try:
+        return p.data_ptr()
+    except (RuntimeError, ValueError):
+        return None
