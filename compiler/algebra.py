@@ -254,8 +254,24 @@ def _dotted(s: State, a: Node, c: Node) -> Node:
                 raise Mismatch(f"{a.type} · {c.type}: {v} · {M} scales the rows of {M}, "
                                f"{show(a.type.item[0])} ≠ {show(c.type.item[0])}", "E301", hint)
             return b.prod(s.g, b.diag(s.g, a), c)
+        case 2, 2 if _either_product(a, c):
+            left, right = called(s, a, "S"), called(s, c, "T")
+            raise Mismatch(f"{left} · {right}: of two matrices of one size · could be @ or ⊙", "E302",
+                           f"{left} @ {right}, or {left} ⊙ {right}")
         case _:
             return _matmul(s, a, c)
+
+
+def _either_product(a: Node, c: Node) -> bool:
+    """Whether two matrices could be multiplied in both ways for all sizes, and none of them is a diagonal, where only
+    the matrix product is meant. Sizes that are equal at one layer alone do not count."""
+    sizes = (*a.type.item, *c.type.item)
+    if not all(same(d, sizes[0]) for d in sizes) or not all(isinstance(d, sp.Expr) and d.free_symbols for d in sizes):
+        return False
+    if open_size(a) is not None or open_size(c) is not None or a.type.row or c.type.row:
+        return False
+    ends = (a.args[-1] if a.op == "prod" else a, c.args[0] if c.op == "prod" else c)
+    return not any(n.op in ("diag", "eye") for n in ends)
 
 
 def _hadamard(s: State, a: Node, c: Node) -> Node:
