@@ -42,20 +42,25 @@ def _give_plain_keys(stand: nn.Module, state: MutableMapping[str, Any], prefix: 
     """After ``stand.state_dict``: the keys of the module inside lose its name; marks for what is merged into it."""
     stand = cast("StandIn", stand)
     inner = f"{prefix}{stand.inside}."
-    own: list[str] = []
-    for key in reversed(cast("dict[str, Any]", state)):  # what a module puts in stands at the end
-        if not key.startswith(prefix):
-            break
-        own.append(key)
-    taken = {key: state.pop(key) for key in reversed(own)}
+    taken = {key: state.pop(key) for key in _last(state, prefix)}
     plain = {prefix + key.removeprefix(inner): value for key, value in taken.items() if key.startswith(inner)}
     state.update(plain)
     state.update({key: value for key, value in taken.items() if not key.startswith(inner)})
     state.update({f"{prefix}{_MERGED}{name}": torch.tensor(True) for name in stand.merged})
     metadata: dict[str, dict[str, Any]] = getattr(state, "_metadata", {})
     there = inner[:-1]
-    metadata.update({(prefix[:-1] + key.removeprefix(there)).removeprefix("" if prefix else "."): dict(about)
-                     for key, about in metadata.items() if key == there or key.startswith(inner)})
+    metadata.update({(prefix[:-1] + key.removeprefix(there)).removeprefix("" if prefix else "."): dict(metadata[key])
+                     for key in _last(metadata, prefix[:-1]) if key == there or key.startswith(inner)})
+
+
+def _last(keys: Mapping[str, Any], prefix: str) -> list[str]:
+    """The keys with a prefix: what a module has put in stands at the end."""
+    found: list[str] = []
+    for key in reversed(cast("dict[str, Any]", keys)):
+        if not key.startswith(prefix):
+            break
+        found.append(key)
+    return found[::-1]
 
 
 def _take_plain_keys(stand: nn.Module, state: MutableMapping[str, Any], prefix: str, *_: object) -> None:

@@ -10,6 +10,7 @@ would be there once a site: files of safetensors hold no tensor twice and refuse
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
@@ -42,13 +43,15 @@ def forget_states(model: nn.Module) -> None:
 
 def _several(model: nn.Module) -> list[list[str]]:
     """The keys of every tensor of ours that has several, in the model's order."""
+    found_at = [(path, module) for path, module in model.named_modules(remove_duplicate=False)
+                if isinstance(module, AdapterModule)]
+    often = Counter(id(module) for _, module in found_at)
     names: dict[int, list[str]] = {}
-    for path, module in model.named_modules(remove_duplicate=False):
-        if not isinstance(module, AdapterModule):
-            continue
+    for path, module in found_at:
         for wrapper in _WRAPPERS:
             path = path.replace(wrapper, "")
-        for name, tensor in _stored(module).items():
+        mine = _stored(module) if often[id(module)] > 1 else {n: module.get_parameter(n) for n in module.shared}
+        for name, tensor in mine.items():
             names.setdefault(id(tensor), []).append(f"{path}.{name}")
     return [found for found in names.values() if len(found) > 1]
 
@@ -76,10 +79,11 @@ def makes_bias(stand: StandIn) -> bool:
 
 def _spread(model: nn.Module, state: MutableMapping[str, Any], prefix: str, *_: object) -> None:
     """Before anything is loaded: refuse what sites will refuse, then put each tensor under all its keys."""
+    marked = {key: value for key, value in state.items() if "merged." in key}
     for path, module in model.named_modules():
         here = f"{prefix}{path}." if path else prefix
         if isinstance(module, StandIn):
-            refuse_half_merged(module, state, here)
+            refuse_half_merged(module, marked, here)
         if isinstance(module, Site):
             refuse_under_merged(module, state, here)
     for names in _several(model):
