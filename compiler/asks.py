@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import sympy as sp
 
 from padp.compiler.conditions import Condition
-from padp.compiler.dims import lower, product
+from padp.compiler.dims import least, lower, product
 from padp.compiler.ir import Node
 from padp.dsl.source import Span
 
@@ -78,7 +78,7 @@ def _svd(args: Sequence[Node], kwargs: Mapping[str, Node]) -> Iterator[Ask]:
     rank = _number(kwargs["rank"]) if "rank" in kwargs else None
     if rank is not None and args[0].type.rank == 2:
         yield from from_(1, rank)
-        yield rank, lower(sp.Min(*args[0].type.item))
+        yield rank, lower(least(*args[0].type.item))
 
 
 def _scatter(args: Sequence[Node], kwargs: Mapping[str, Node]) -> Iterator[Ask]:

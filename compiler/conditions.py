@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from math import prod
 from typing import Any
@@ -38,12 +39,16 @@ def decide(condition: Condition, facts: Iterable[Any] = ()) -> bool | None:
     left, right = condition.left, condition.right
     if isinstance(left, int) and (right is None or isinstance(right, int)):
         return right is None or left <= right
-    left = sp.sympify(left)
+    return _decided(sp.sympify(left), None if right is None else sp.sympify(right), tuple(facts))
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _decided(left: Any, right: Any | None, facts: tuple[Any, ...]) -> bool | None:
+    """The same of formulas. One program asks the same of its sizes at many places, and in each of its variants."""
     if left.has(*_NO_NUMBERS):
         return False
     if right is None:
         return _whole(left)
-    right = sp.sympify(right)
     if right.has(*_NO_NUMBERS):
         return False
     gap = right - left

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import sympy as sp
-
 from padp.compiler import build as b
-from padp.compiler.dims import lower, same
+from padp.compiler.dims import least, lower, same
 from padp.compiler.ir import Node, Type, walk
 from padp.compiler.rewriting import Rewriting
 
@@ -65,7 +63,7 @@ def by_parts(s: Rewriting, root: Node, weight: Node) -> Node | None:
     W x + U C Vᵀ x becomes U (diag(Σ) + C) Vᵀ x: two large products in the place of three.
     """
     whole = [n for n in walk(root) if n.op == "svd" and n.args[0] is weight
-             and same(n.attrs[0], lower(sp.Min(*weight.type.item)))]
+             and same(n.attrs[0], lower(least(*weight.type.item)))]
     if not whole:
         return None
     (q,), (m, n) = whole[0].attrs[:1], weight.type.item
@@ -90,7 +88,7 @@ def _through_svd(s: Rewriting, node: Node, weight: Node) -> Node:
         if first.op != "out" or first.attrs[0] != 0 or first.args[0].op != "svd" or first.args[0].args[0] is not weight:
             continue
         svd = first.args[0]
-        if not same(svd.attrs[0], lower(sp.Min(*weight.type.item))):
+        if not same(svd.attrs[0], lower(least(*weight.type.item))):
             continue
         for j in range(i + 1, len(node.args)):
             last = node.args[j]

@@ -25,15 +25,14 @@ def by_default(method: Method, typed: Sequence[Case]) -> list[Diagnostic]:
     """What is open for all sizes and refuted with the defaults, each once; in every case of a conditional."""
     numbers = defaults(method)
     found: dict[str, Diagnostic] = {}
+    asked = [{str(c) for c in case.typed.requirements} for case in typed[1:]] if numbers else []
     for condition in typed[0].typed.requirements if numbers else ():
-        if all(_refuted(condition, case, numbers) for case in typed):
+        if _refuted(condition, numbers) and all(str(condition) in others for others in asked):
             found.setdefault(str(condition), _told(method, condition, numbers))
     return list(found.values())
 
 
-def _refuted(condition: Condition, case: Case, numbers: Mapping[str, Any]) -> bool:
-    if all(str(condition) != str(other) for other in case.typed.requirements):
-        return False
+def _refuted(condition: Condition, numbers: Mapping[str, Any]) -> bool:
     return decide(Condition(with_numbers(condition.left, numbers),
                             None if condition.right is None else with_numbers(condition.right, numbers),
                             condition.span)) is False

@@ -73,6 +73,11 @@ def bounded_power(base: Any, exponent: Any) -> Any | None:
 def factored(value: Any) -> Any:
     """A formula as a product, where finding the factors takes no time."""
     whole = sp.sympify(value)
+    return _factored(whole) if whole.args else whole
+
+
+@lru_cache(maxsize=4096)
+def _factored(whole: sp.Basic) -> sp.Basic:
     small = all(abs(int(x)).bit_length() <= 2 * MAX_BITS for x in whole.atoms(sp.Integer))
     if not small or not tractable(whole) or sp.count_ops(whole) > _LONG:
         return whole
@@ -130,6 +135,8 @@ def _same_symbolic(a: Any, b: Any) -> bool:
     difference = sp.expand(a - b)
     if difference == 0:
         return True
+    if _plain_polynomial(difference):  # multiplied out, and something is left
+        return False
     if difference.has(sp.floor, sp.ceiling):  # a rounding that is exact: the numbers are compared again at attach
         exact = difference.replace(sp.floor, lambda x: x).replace(sp.ceiling, lambda x: x)
         if sp.expand(exact) == 0:
@@ -141,6 +148,13 @@ def _same_symbolic(a: Any, b: Any) -> bool:
     return sp.count_ops(difference) <= _SHORT and bool(sp.simplify(difference) == 0)
 
 
+def _plain_polynomial(value: Any) -> bool:
+    """Whether a formula is made of names and fractions by +, · and whole powers: multiplied out it is 0 only as 0."""
+    return all(isinstance(x, (sp.Add, sp.Mul, sp.Symbol, sp.Rational))
+               or (isinstance(x, sp.Pow) and isinstance(x.exp, sp.Integer) and int(x.exp) > 0)
+               for x in sp.preorder_traversal(value))
+
+
 _SHORT = 60
 """Operations in a formula that ``simplify`` still looks at."""
 
@@ -150,7 +164,7 @@ def _differs_somewhere(difference: Any) -> bool:
     thirds are whole): a proof that costs little beside ``simplify``, which loads much of sympy."""
     names = sorted(difference.free_symbols, key=str)
     for order in (names, names[::-1]):
-        at = difference.subs({x: 12 * (2 * k * k + 3) for k, x in enumerate(order)})
+        at = difference.xreplace({x: sp.Integer(12 * (2 * k * k + 3)) for k, x in enumerate(order)})
         if at.is_number and at.is_zero is False:
             return True
     return False
@@ -171,6 +185,18 @@ def bare(value: Any) -> Any:
     """A formula over symbols without assumptions that could keep like terms apart."""
     value = sp.sympify(value)
     return value.subs({x: sp.Symbol(str(x), integer=True, positive=True) for x in value.free_symbols})
+
+
+@lru_cache(maxsize=4096, typed=True)
+def least(*values: Any) -> Any:
+    """min(values), which sympy takes long to compare and which is asked for again and again."""
+    return sp.Min(*values)
+
+
+@lru_cache(maxsize=4096, typed=True)
+def greatest(*values: Any) -> Any:
+    """max(values)."""
+    return sp.Max(*values)
 
 
 def known(values: Iterable[Any]) -> bool:
@@ -206,6 +232,11 @@ def show(value: Any, *, factor: bool = False) -> str:
     """A dimension as people write it: ``n(k − 1)/2``, ``r(m + n)``; as a ``factor`` a sum has brackets around it."""
     if not isinstance(value, sp.Expr):
         return str(value).replace("-", "−")
+    return _show_formula(value, factor)
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _show_formula(value: Any, factor: bool) -> str:
     value = written_out(value)
     return _show(factored(value) if value.is_polynomial(*value.free_symbols) else value, 1 if factor else 0)
 

@@ -18,7 +18,7 @@ import sympy as sp
 
 from padp.compiler import build as b
 from padp.compiler.build import Mismatch
-from padp.compiler.dims import lower, product, same, show
+from padp.compiler.dims import least, lower, product, same, show
 from padp.compiler.ir import Graph, Node, Type
 
 Made: TypeAlias = Node | tuple[Node, ...]
@@ -228,7 +228,7 @@ def _same_shape(name: str) -> Maker:
 def _svd(g: Graph, args: Sequence[Node], kw: Mapping[str, Node]) -> Made:
     (M,) = args
     m, n = _matrix(M, "svd")
-    q = number(kw["rank"], "rank") if "rank" in kw else lower(sp.Min(m, n))
+    q = number(kw["rank"], "rank") if "rank" in kw else lower(least(m, n))
     whole = g.node("svd", (M,), (q,), b.typed((q,), M))
     U, S, V = b.typed((m, q), M), b.typed((q,), M), b.typed((q, n), M)
     return tuple(g.node("out", (whole,), (k,), type_) for k, type_ in enumerate((U, S, V)))
@@ -237,7 +237,7 @@ def _svd(g: Graph, args: Sequence[Node], kw: Mapping[str, Node]) -> Made:
 def _qr(g: Graph, args: Sequence[Node], kw: Mapping[str, Node]) -> Made:
     (M,) = args
     m, n = _matrix(M, "qr")
-    q = lower(sp.Min(m, n))
+    q = lower(least(m, n))
     whole = g.node("qr", (M,), (), b.typed((q,), M))
     return tuple(g.node("out", (whole,), (k,), b.typed(s, M)) for k, s in enumerate(((m, q), (q, n))))
 
@@ -258,7 +258,7 @@ def _trace(g: Graph, args: Sequence[Node], kw: Mapping[str, Node]) -> Made:
 
 def _diagonal(g: Graph, args: Sequence[Node], kw: Mapping[str, Node]) -> Made:
     m, n = _matrix(args[0], "diagonal")
-    return g.node("diagonal", tuple(args), (), b.typed((lower(sp.Min(m, n)),), args[0]))
+    return g.node("diagonal", tuple(args), (), b.typed((lower(least(m, n)),), args[0]))
 
 
 def _fourier(name: str, rank: int) -> Maker:

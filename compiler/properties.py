@@ -13,12 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import sympy as sp
-
 from padp.compiler import build as b
 from padp.compiler.build import Mismatch
 from padp.compiler.determinants import sign
-from padp.compiler.dims import lower, same
+from padp.compiler.dims import least, lower, same
 from padp.compiler.ir import Graph, Node
 from padp.compiler.orthogonality import ORTHONORMAL
 from padp.compiler.questions import Side
@@ -186,12 +184,12 @@ class Facts:
             return None
 
         def made() -> Any:
-            largest = sp.Min(*node.type.item)
+            largest = least(*node.type.item)
             rule = RANK.get(node.op)
             found = rule(self, node) if rule is not None else largest
-            return lower(sp.Min(found, largest))
+            return lower(least(found, largest))
 
-        return self._once("rank", node, made, lower(sp.Min(*node.type.item)))
+        return self._once("rank", node, made, lower(least(*node.type.item)))
 
 
 def _halves(g: Graph, node: Node) -> Iterator[tuple[Node, Node]]:

@@ -11,14 +11,14 @@ from typing import Any
 
 import sympy as sp
 
-from padp.compiler.dims import lower, product
+from padp.compiler.dims import least, lower, product
 from padp.compiler.ir import Node, walk
 from padp.compiler.questions import TRANSPARENT, Questions
 
 
 def _rank_of_product(f: Questions, n: Node) -> Any:
     """rank(A B) ≤ min(rank A, rank B)."""
-    return sp.Min(*(f.rank(a) for a in n.args if a.type.rank == 2))
+    return least(*(f.rank(a) for a in n.args if a.type.rank == 2))
 
 
 def _rank_of_sum(f: Questions, n: Node) -> Any:
@@ -64,7 +64,7 @@ def _rank_of_scatter(f: Questions, n: Node) -> Any:
 RANK: dict[str, Callable[[Questions, Node], Any]] = {
     "prod": _rank_of_product, "add": _rank_of_sum, "cat": _rank_of_sum, "blkdiag_of": _rank_of_sum, "scale": _rank_kept,
     "t": _rank_kept, "slice": _rank_kept, "take": lambda f, n: _rank_kept(f, n) if n.args[0].type.rank == 2 else
-    sp.Min(*n.type.item), "inv": _rank_kept, "outer": _rank_one, "full": _rank_zero, "blkdiag": _rank_of_blocks,
+    least(*n.type.item), "inv": _rank_kept, "outer": _rank_one, "full": _rank_zero, "blkdiag": _rank_of_blocks,
     "kron": _rank_of_kron, "mul": _rank_of_kron, "sumloop": _rank_of_series, "scatter": _rank_of_scatter,
     **dict.fromkeys(TRANSPARENT, _rank_kept),
 }
@@ -74,7 +74,7 @@ def reaches(node: Node) -> Any | None:
     """The rank that a value has for almost all values of its tensors, where they are independent."""
     match node.op:
         case "param" if node.type.rank == 2:
-            return lower(sp.Min(*node.type.item))
+            return lower(least(*node.type.item))
         case "param":
             return node.type.item[0] if node.type.rank == 1 else None
         case "t" | "diag":
@@ -89,7 +89,7 @@ def reaches(node: Node) -> Any | None:
                 if own & seen:
                     return None
                 seen |= own
-            return None if any(r is None for r in ranks) else lower(sp.Min(*ranks))
+            return None if any(r is None for r in ranks) else lower(least(*ranks))
         case _:
             return None
 

@@ -17,7 +17,7 @@ import sympy as sp
 from padp.compiler import build as b
 from padp.compiler.budget import spend
 from padp.compiler.decompositions import svd_part, whole_of
-from padp.compiler.dims import lower, same
+from padp.compiler.dims import least, lower, same
 from padp.compiler.ir import Graph, Node, Type, walk
 from padp.compiler.operator_rules import BY_OPERATOR
 from padp.compiler.part_rules import cut, push_diag, zero_parts
@@ -295,7 +295,7 @@ class Simplifier:
             svd, low, high = found
             m, n = svd.args[0].type.item
             q = svd.attrs[0]
-            if not same(q, lower(sp.Min(m, n))) or not same(high, q):
+            if not same(q, lower(least(m, n))) or not same(high, q):
                 continue
             matrix = svd.args[0]
             if same(low, 0):

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from functools import lru_cache
@@ -103,8 +103,7 @@ def walk(tree: Any) -> Iterator[Any]:
         if isinstance(node, tuple):
             stack.extend(reversed(node))
             continue
-        kind = cast("Hashable", type(node))
-        parts = _parts(kind)
+        parts = _parts_of(type(node))
         if parts is None:
             continue
         count += 1
@@ -121,6 +120,9 @@ def _parts(kind: Hashable) -> tuple[str, ...] | None:
     if not isinstance(kind, type) or not is_dataclass(kind) or kind is Span:
         return None
     return tuple(f.name for f in reversed(fields(kind)) if f.name != "span")
+
+
+_parts_of = cast("Callable[[type], tuple[str, ...] | None]", _parts)  # to mypy a type is not Hashable
 
 
 def nowhere(tree: Any) -> Any:

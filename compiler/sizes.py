@@ -14,7 +14,7 @@ from typing import Any
 import sympy as sp
 
 from padp.compiler.budget import TooLarge
-from padp.compiler.dims import bounded_power, lower, moderate, show
+from padp.compiler.dims import bounded_power, greatest, least, lower, moderate, show
 from padp.compiler.terms import (
     Arith,
     Call,
@@ -63,7 +63,7 @@ def _symbolic(t: Term, env: Mapping[str, Any]) -> Any:
             made = bounded_power(symbolic(base, env), symbolic(exponent, env))
             return sp.Symbol(f"?{t.span.start}") if made is None else sp.sympify(made)
         case Call(function, args):
-            functions: dict[str, Any] = {"min": sp.Min, "max": sp.Max, "ceil": sp.ceiling, "floor": sp.floor,
+            functions: dict[str, Any] = {"min": least, "max": greatest, "ceil": sp.ceiling, "floor": sp.floor,
                                          "log2": lambda x: sp.log(x, 2), "log": sp.log, "sqrt": sp.sqrt}
             if function in functions:
                 return functions[function](*(symbolic(a, env) for a in args))

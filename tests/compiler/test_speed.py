@@ -11,8 +11,10 @@ import sys
 
 import sympy as sp
 
+from padp.compiler.conditions import Condition, _decided, decide  # pyright: ignore[reportPrivateUsage]
 from padp.compiler.dims import same, symbol
 from padp.compiler.program import library
+from padp.dsl.source import Span
 
 
 def seconds(*command: str) -> float:
@@ -54,3 +56,15 @@ def test_dimensions_are_the_same_for_all_sizes_or_not() -> None:
     assert not same(sp.Min(m, n), m)
     assert not same(m * n, m * n + k - 2)
     assert not same(m * (m - 1) / 2, m**2 / 2)
+    assert not same(m, sp.Integer(36)) and not same(m**2 / 3, 12 * m)  # equal at some sizes
+    assert same(2 ** (m + 1), 2 * 2**m) and same(sp.sqrt(m) ** 2, m)
+
+
+def test_one_condition_is_decided_once() -> None:
+    """With its facts: under r ≤ m it holds, without them the sizes decide."""
+    r, m = symbol("r"), symbol("m")
+    asked = Condition(r, m, Span(0, 0))
+    _decided.cache_clear()
+    assert decide(asked) is None and decide(asked, (m - r,)) is True and decide(asked, [r - m - 1]) is False
+    assert decide(asked) is None and decide(Condition(r, m, Span(3, 4)), (m - r,)) is True
+    assert _decided.cache_info().misses == 3 and _decided.cache_info().hits == 2
