@@ -254,7 +254,7 @@ def _dotted(s: State, a: Node, c: Node) -> Node:
                 raise Mismatch(f"{a.type} · {c.type}: {v} · {M} scales the rows of {M}, "
                                f"{show(a.type.item[0])} ≠ {show(c.type.item[0])}", "E301", hint)
             return b.prod(s.g, b.diag(s.g, a), c)
-        case 2, 2 if _either_product(a, c):
+        case 2, 2 if not s.concrete and _either_product(a, c):
             left, right = called(s, a, "S"), called(s, c, "T")
             raise Mismatch(f"{left} · {right}: of two matrices of one size · could be @ or ⊙", "E302",
                            f"{left} @ {right}, or {left} ⊙ {right}")
@@ -264,9 +264,10 @@ def _dotted(s: State, a: Node, c: Node) -> Node:
 
 def _either_product(a: Node, c: Node) -> bool:
     """Whether two matrices could be multiplied in both ways for all sizes, and none of them is a diagonal, where only
-    the matrix product is meant. Sizes that are equal at one layer alone do not count."""
+    the matrix product is meant. Asked of a program for all sizes: those that are equal at one layer alone do not
+    count."""
     sizes = (*a.type.item, *c.type.item)
-    if not all(same(d, sizes[0]) for d in sizes) or not all(isinstance(d, sp.Expr) and d.free_symbols for d in sizes):
+    if not all(same(d, sizes[0]) for d in sizes) or same(sizes[0], 1):
         return False
     if open_size(a) is not None or open_size(c) is not None or a.type.row or c.type.row:
         return False

@@ -21,6 +21,7 @@ from padp.compiler.lints import letter_lints, start_lints, value_lints
 from padp.compiler.name_lints import flow_lints, function_lints, nothing_learned
 from padp.compiler.names import resolve_leniently
 from padp.compiler.program import tree
+from padp.compiler.quotient_lints import quotients
 from padp.compiler.rules import Simplifier
 from padp.compiler.state import Elaborated, NeedCases
 from padp.compiler.terms import Method
@@ -92,6 +93,7 @@ def _variant(program: syntax.Program, source: Source, variant: str | None) -> It
     yield from claims
     body = body_of(program, variant or method.variant)
     yield from flow_lints(method, sound)
+    yield from quotients(method)
     yield from function_lints(body, method) if sound else ()
     yield from nothing_learned(method) if sound and program.header is not None else ()
     yield from nobody_gives(method) if sound and program.header is None else ()

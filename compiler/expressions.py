@@ -6,6 +6,7 @@ Names are read in ``naming``, calls in ``arguments``, spaces in ``spaces``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from padp.compiler import terms as t
 from padp.compiler.arguments import made_call, member, read_call, unknown_function
@@ -28,7 +29,8 @@ class Reader(Reading):
             case s.Name(text=text, span=span):
                 return read_name(self, text, span, scope, place)
             case s.Group(inner=inner):
-                return self.expr(inner, scope, place)
+                read = self.expr(inner, scope, place)
+                return replace(read, grouped=True) if isinstance(read, t.Arith) else read
             case s.Chain():
                 return self.chain(e, scope, place)
             case s.Juxt():

@@ -1,9 +1,10 @@
-"""What is allowed and yet probably not meant: W301 to W311, and the identity at the start.
+"""What is allowed and yet probably not meant: W301 to W312, and the identity at the start.
 
     flow_lints(method), function_lints(body, method)    on the statements: ``name_lints``
     value_lints(typed)       on the typed program: gradients here, ``cancelling`` terms, ``product_lints``
     start_lints(typed)       whether a fresh adapter changes nothing
     letter_lints(source)     on the text
+    quotients(method)        on the terms: ``quotient_lints``
 
 Every lint is a general rule; none knows an adapter.
 """

@@ -12,12 +12,13 @@ import sympy as sp
 
 from padp.compiler import build as b
 from padp.compiler import operators
-from padp.compiler.algebra import arithmetic, as_matrix, inverted, is_open, negated, norm, power
+from padp.compiler.algebra import as_matrix, inverted, is_open, negated, norm, power
 from padp.compiler.asks import asked, reach
 from padp.compiler.budget import TooLarge
 from padp.compiler.build import Mismatch
 from padp.compiler.conditions import Condition, decide
 from padp.compiler.dims import lower, same, show, symbol
+from padp.compiler.groupings import product
 from padp.compiler.ir import OPEN, UNKNOWN, Axis, Node, Type
 from padp.compiler.state import Learned, NeedCases, Start, State, report
 from padp.compiler.terms import (
@@ -192,8 +193,8 @@ def _term(s: State, t: Term) -> Node:
             return made
         case Negate(operand):
             return negated(s, term(s, operand))
-        case Arith(op, left, right):
-            return arithmetic(s, op, term(s, left), term(s, right))
+        case Arith(left=left, right=right):
+            return product(s, t, term(s, left), term(s, right))
         case Power(base, exponent):
             return power(s, term(s, base), term(s, exponent))
         case Transpose(operand):

@@ -90,6 +90,7 @@ class State:
     facts: tuple[Any, ...] = ()
     holes: int = 0
     closed: set[int] = field(default_factory=set[int])  # nodes of the graph in which no size is open
+    sides: dict[int, tuple[Node, Node]] = field(default_factory=dict[int, tuple[Node, Node]])  # of products, by term
     depth: int = 0
     calls: int = 0
     in_loop: int = 0

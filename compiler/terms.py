@@ -60,12 +60,14 @@ class Negate:
 
 @dataclass(frozen=True, slots=True)
 class Arith:
-    """``+ - · @ ⊙ ⊗ / //``. Juxtaposition becomes ``*``: a scalar scales, everything else is the matrix product."""
+    """``+ - · @ ⊙ ⊗ / //``. Juxtaposition becomes ``*``: a scalar scales, everything else is the matrix product.
+    ``grouped``: it stands in parentheses of its own."""
 
     op: Literal["+", "-", "·", "@", "⊙", "⊗", "/", "//", "*"]
     left: Term
     right: Term
     span: Span = field(default=_NOWHERE, compare=False, repr=False)
+    grouped: bool = field(default=False, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
