@@ -16,6 +16,7 @@ from padp.compiler.claim_grammar import supposed
 from padp.compiler.claims import check_claims
 from padp.compiler.defaults import by_default
 from padp.compiler.feasible import infeasible, nobody_gives
+from padp.compiler.gradient_lints import everywhere, without_gradient
 from padp.compiler.hypotheses import comments
 from padp.compiler.lints import letter_lints, start_lints, value_lints
 from padp.compiler.name_lints import flow_lints, function_lints, nothing_learned
@@ -47,14 +48,10 @@ def check(source: Source, variant: str | None = None) -> list[Diagnostic]:
     own = [x.span for x in program.body if isinstance(x, syntax.Variant)]
     found: dict[Diagnostic, None] = {}
     for said in by_variant:
-        found |= {d: None for d in said if d.code not in UNUSED or _inside(d.span, own)
+        found |= {d: None for d in said if not everywhere(d) or _inside(d.span, own)
                   or all(d in other for other in by_variant)}
     found |= dict.fromkeys(letter_lints(source))
     return sorted(found, key=lambda d: ((d.span or Span(0, 0)).start, d.code))
-
-
-UNUSED = ("W301", "W302")
-"""What is common to the variants is unused when none of them uses it."""
 
 
 def _inside(span: Span | None, blocks: Sequence[Span]) -> bool:
@@ -101,6 +98,7 @@ def _variant(program: syntax.Program, source: Source, variant: str | None) -> It
     if sound and method.site == "attention":
         for case in typed:
             yield from no_maps(case.typed)
+    yield from without_gradient([case.typed for case in typed]) if sound else ()
     for case in typed:
         yield from value_lints(case.typed, sound)
         if sound and not _on_the_last_line(method, case, claims):

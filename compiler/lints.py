@@ -1,7 +1,8 @@
 """What is allowed and yet probably not meant: W301 to W312, and the identity at the start.
 
     flow_lints(method), function_lints(body, method)    on the statements: ``name_lints``
-    value_lints(typed)       on the typed program: gradients here, ``cancelling`` terms, ``product_lints``
+    value_lints(typed)       on the typed program: starts here, ``cancelling`` terms, ``product_lints``
+    (``gradient_lints``      on all its cases: what training never moves)
     start_lints(typed)       whether a fresh adapter changes nothing
     letter_lints(source)     on the text
     quotients(method)        on the terms: ``quotient_lints``
@@ -18,11 +19,9 @@ from padp.compiler.cancelling import cancelling
 from padp.compiler.defined import steep_at_zero, undefined
 from padp.compiler.formulas import formula
 from padp.compiler.ir import depends, walk
-from padp.compiler.name_lints import reads
 from padp.compiler.product_lints import other_axis, redundant
 from padp.compiler.starts import Starts
 from padp.compiler.state import Elaborated
-from padp.compiler.stuck import stuck
 from padp.dsl.diagnostics import Diagnostic
 from padp.dsl.source import Source, Span
 from padp.dsl.spellings import look_alikes
@@ -40,57 +39,16 @@ def letter_lints(source: Source) -> list[Diagnostic]:
     return list(found.values())
 
 
-# ---------------------------------------------------------------- W303, W304, W307, W308: values
+# ---------------------------------------------------------------- W304, W307, W308, W311: values
 
 
 def value_lints(typed: Elaborated, sound: bool) -> list[Diagnostic]:
-    """W303 (where the program is ``sound``), W304, W307 and W308 of one typed program."""
+    """W304, W307, W308 and (where the program is ``sound``) W311 of one typed program."""
     roots = [typed.output] + ([typed.penalty] if typed.penalty is not None else [])
     roots += [] if sound else [node for _, node, _ in typed.history]
-    at_start = [*_without_gradient(typed), *_without_value(typed)] if sound else []
+    at_start = _without_value(typed) if sound else []
     return [*at_start, *redundant(typed), *cancelling(typed, roots),
             *other_axis(typed, roots)]
-
-
-_WITHOUT_DERIVATIVE = frozenset({"detach", "topk", "argtop", "largest"})
-
-
-def _without_gradient(typed: Elaborated) -> list[Diagnostic]:
-    """W303: a learned tensor that reaches the output only where no gradient passes."""
-    roots = [typed.output] + ([typed.penalty] if typed.penalty is not None else [])
-    present = {str(n.attrs[0]) for n in walk(*roots) if n.op == "param"}
-    seen: set[int] = set()
-    moved: set[str] = set()
-    stack = list(roots)
-    while stack:
-        node = stack.pop()
-        if id(node) in seen or node.op in _WITHOUT_DERIVATIVE or (node.op == "point" and node.attrs[:1] == ("sign",)):
-            continue
-        if node.op == "scale" and is_zero(node.args[0]):
-            continue
-        seen.add(id(node))
-        if node.op == "param":
-            moved.add(str(node.attrs[0]))
-        stack.extend(node.args)
-    read = reads(typed.method, (typed.method.body, typed.method.minimise, typed.method.updates,
-                                tuple(q.init for q in typed.method.parameters)))
-    found: list[Diagnostic] = []
-    for name, p in typed.parameters.items():
-        if p.declaration.role == "learned" and name not in moved and name in read:
-            why = "it reaches the output only through detach, a factor 0 or what has no derivative" if name in present \
-                else "it does not reach the output"
-            found.append(Diagnostic("W303", f"`{name}` gets no gradient: {why}", p.declaration.span,
-                                    typed.method.source, suggestion="frozen, if that is meant"))
-    said = {d.message.split("`")[1] for d in found}
-    still = [name for name in stuck(typed) if name not in said]
-    for name in still:
-        other = ", ".join(f"`{n}`" for n in still if n != name)
-        why = f"where it stands it is multiplied by {other}, which is 0 as well" if other \
-            else "there the derivative of what it is part of is 0"
-        found.append(Diagnostic("W303", f"`{name}` gets no gradient: it starts at 0, and {why}",
-                                typed.parameters[name].declaration.span, typed.method.source,
-                                suggestion="let one of them start elsewhere, init = kaiming or init = 1"))
-    return found
 
 
 def _without_value(typed: Elaborated) -> list[Diagnostic]:
