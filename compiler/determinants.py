@@ -2,8 +2,9 @@
 
     sign(facts, node) -> 1, -1, or None where no rule gives it
 
-det I = det cayley(K) = det expm(K) = 1 for antisymmetric K;  det(I − 2 v vᵀ/‖v‖²) = −1;  det(A B) = det A · det B;
-det Aᵀ = det A;  det A⁻¹ = 1 / det A;  det blkdiag(A₁, …, A_b) = ∏ det Aᵢ.  Only meant for values that are orthogonal.
+det I = det cayley(K) = det expm(K) = 1 for antisymmetric K;  det(I − 2 P) = (−1)^rank P for P = Pᵀ = P²;
+det(A B) = det A · det B;  det Aᵀ = det A;  det A⁻¹ = 1 / det A;  det blkdiag(A₁, …, A_b) = ∏ det Aᵢ.  Only meant for values that
+are orthogonal.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import sympy as sp
 
 from padp.compiler.dims import product
 from padp.compiler.ir import Node
-from padp.compiler.orthogonality import cayley_pair, householder, plane_turn
+from padp.compiler.orthogonality import cayley_pair, plane_turn
 from padp.compiler.questions import TRANSPARENT, Questions
+from padp.compiler.reflections import reflection
 
 
 def sign(f: Questions, n: Node) -> int | None:
@@ -37,7 +39,7 @@ def sign(f: Questions, n: Node) -> int | None:
         case "scale" if n.args[0].op == "const" and n.args[0].attrs[0] in (1, -1):
             return _times(_power(int(n.args[0].attrs[0]), n.type.item[0]), sign(f, n.args[1]))
         case "add":
-            return -1 if householder(f, n) is not None else None
+            return _of_reflection(f, n)
         case "put":
             return 1 if plane_turn(f, n) else None
         case "take" | "slice" if n.args[0].type.rank == 2 and n.args[0].type.item == n.type.item:
@@ -57,6 +59,14 @@ def _of_product(f: Questions, n: Node) -> int | None:
             return None
         total, at = total * own, at + 1
     return total
+
+
+def _of_reflection(f: Questions, n: Node) -> int | None:
+    """det ±(I − 2 P) = (±1)ⁿ (−1)^rank P."""
+    found = reflection(f, n)
+    if found is None or found.rank is None:
+        return None
+    return _times(_power(found.sign, n.type.item[0]), _power(-1, found.rank))
 
 
 def _times(a: int | None, c: int | None) -> int | None:

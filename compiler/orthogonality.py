@@ -13,10 +13,11 @@ from typing import Any
 import sympy as sp
 
 from padp.compiler import build as b
-from padp.compiler.chains import plane_rotation, rank_one_update
+from padp.compiler.chains import plane_rotation
 from padp.compiler.dims import same
 from padp.compiler.ir import Node, walk
 from padp.compiler.questions import TRANSPARENT, Questions, Side, is_item
+from padp.compiler.reflections import reflection
 
 
 def _always(f: Questions, n: Node, side: Side) -> bool:
@@ -97,57 +98,8 @@ def _multiple(f: Questions, n: Node, side: Side) -> bool:
 
 
 def _reflection(f: Questions, n: Node, side: Side) -> bool:
-    """I − 2 v vᵀ / ‖v‖² is orthogonal (Householder)."""
-    return householder(f, n) is not None
-
-
-def householder(f: Questions, n: Node) -> Node | None:
-    """The v of I − 2 v vᵀ / ‖v‖², or None."""
-    found = rank_one_update(n)
-    if found is None or found.u is not found.w:
-        return None
-    wanted = b.scale(f.g, b.div(f.g, f.g.const(-2), b.sumsq(f.g, found.u, "all")), f.g.const(1))
-    factor: Node = f.g.const(1)
-    for c in found.c:
-        factor = b.mul(f.g, factor, c) if factor.op != "const" or factor.attrs[0] != 1 else c
-    return found.u if _same_number(f, factor, wanted) else None
-
-
-def _same_number(f: Questions, a: Node, c: Node) -> bool:
-    """Whether two scalars are one, after their numbers are drawn together."""
-    return _number_parts(f, a) == _number_parts(f, c)
-
-
-def _number_parts(f: Questions, n: Node) -> tuple[Any, tuple[tuple[int, int], ...]]:
-    """A scalar as number · ∏ partᵖ: its number, and its parts with their powers."""
-    parts: dict[int, int] = {}
-    number: Any = sp.Integer(1)
-
-    def visit(x: Node, power: int) -> None:
-        nonlocal number
-        match x.op:
-            case "const":
-                number = number * sp.sympify(x.attrs[0]) ** power
-            case "scale" | "mul":
-                visit(x.args[0], power)
-                visit(x.args[1], power)
-            case "div":
-                visit(x.args[0], power)
-                visit(x.args[1], -power)
-            case "pow" if isinstance(x.attrs[0], int):
-                if x.args[0].op == "point" and x.args[0].attrs[0] == "sqrt" and x.attrs[0] == 2:
-                    visit(x.args[0].args[0], power)
-                else:
-                    visit(x.args[0], power * x.attrs[0])
-            case "dot" if x.args[0] is x.args[1]:
-                visit(b.sumsq(f.g, x.args[0], "all"), power)
-            case "spread" | "expand" | "detach":
-                visit(x.args[0], power)
-            case _:
-                parts[id(x)] = parts.get(id(x), 0) + power
-
-    visit(n, 1)
-    return sp.nsimplify(number), tuple(sorted((k, p) for k, p in parts.items() if p))
+    """I − 2 P is orthogonal for P = Pᵀ = P²: v vᵀ / ‖v‖² (Householder), û ûᵀ with û = u / ‖u‖, Q Qᵀ, A (Aᵀ A)⁻¹ Aᵀ."""
+    return reflection(f, n) is not None
 
 
 def _rotation(f: Questions, n: Node, side: Side) -> bool:

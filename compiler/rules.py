@@ -22,7 +22,7 @@ from padp.compiler.ir import Graph, Node, Type, walk
 from padp.compiler.operator_rules import BY_OPERATOR
 from padp.compiler.part_rules import cut, push_diag, zero_parts
 
-_READS_FAMILY = ("view", "reshape", "take", "slice", "repeat", "assemble", "grouped")
+READS_FAMILY = ("view", "reshape", "take", "slice", "repeat", "assemble", "grouped")
 """Operators that count the axes of a family, and so need them even where all items are equal."""
 
 
@@ -50,7 +50,7 @@ class Simplifier:
         spend()
         if node.type.kind == "unknown":
             return self.g.node(node.op, args, node.attrs, node.type)
-        if node.op in _READS_FAMILY:
+        if node.op in READS_FAMILY:
             args = tuple(self.for_each(a, was.type.family) for a, was in zip(args, node.args, strict=True))
         rule = RULES.get(node.op)
         if rule is not None:

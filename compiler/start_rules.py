@@ -14,8 +14,8 @@ from padp.compiler import build as b
 from padp.compiler.dims import same
 from padp.compiler.ir import Node
 from padp.compiler.norms import MARK, is_norm
-from padp.compiler.orthogonality import householder
 from padp.compiler.properties import Facts
+from padp.compiler.reflections import householder
 from padp.compiler.rules import Simplifier
 
 _ZERO_OF_ZERO = frozenset({

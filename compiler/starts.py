@@ -17,7 +17,7 @@ from padp.compiler.formulas import formula
 from padp.compiler.generic import generic
 from padp.compiler.ir import Node, walk
 from padp.compiler.properties import Facts
-from padp.compiler.rules import Simplifier
+from padp.compiler.rules import READS_FAMILY, Simplifier
 from padp.compiler.start_rules import AtStart
 from padp.compiler.state import Elaborated
 from padp.compiler.terms import Number
@@ -60,6 +60,8 @@ class Starts:
             if id(node) in self._done:
                 continue
             args = tuple(self._done[id(a)] for a in node.args)
+            if node.op in READS_FAMILY:  # a family may start as one item, as I
+                args = tuple(self.rules.for_each(a, was.type.family) for a, was in zip(args, node.args, strict=True))
             if node.op == "param":
                 made = self._start(node)
             elif node.op == "knob":

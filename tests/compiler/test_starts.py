@@ -29,3 +29,14 @@ def test_what_is_written_into_the_weight(name: str) -> None:
     with torch.no_grad():
         layer.tensors["B"].normal_()
     torch.testing.assert_close(layer(x), layer.reference(x), rtol=1e-4, atol=1e-4)
+
+
+MIXED = """adapter Mixed(r = 3) on linear(W ∈ ℝ^{m×n})
+F ∈ (ℝ^{n×n})^r: learned, init = I
+w ∈ ℝ^r: learned, init = normal(1)
+y ← W @ (Σᵢ w_i · F_i) @ x
+"""
+
+
+def test_a_family_that_starts_as_one_item_is_a_family() -> None:
+    assert [d.code for d in padp.check(MIXED)] == ["N401"]
