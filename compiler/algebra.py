@@ -19,6 +19,7 @@ from padp.compiler.build import Mismatch
 from padp.compiler.dims import bounded_power, lower, same, show
 from padp.compiler.ir import OPEN, Node, Type
 from padp.compiler.norms import MARK, is_norm, positive
+from padp.compiler.remedies import in_every_entry
 from padp.compiler.state import State, report
 from padp.dsl.limits import MAX_EXPONENT
 
@@ -183,7 +184,8 @@ def summed(s: State, terms: Sequence[Node]) -> Node:
         scalar, other = (a, c) if a.type.rank == 0 else (c, a)
         if is_plain_zero(scalar):
             return other
-        hint = "c · I" if other.type.rank == 2 else f"c · ones({show(other.type.item[0])})"
+        hint = "c · I" if open_size(other) is not None else \
+            in_every_entry(scalar, other, lambda node, otherwise: called(s, node, otherwise))
         raise Mismatch(f"a scalar and {other.type} are not added entry by entry here", "E302", hint)
     return b.add(s.g, a, c)
 

@@ -11,9 +11,12 @@ from collections.abc import Sequence
 
 from padp.compiler import terms as t
 from padp.compiler.calls import AFTER_BACKWARD_ONLY, ATTENTION_PARTS, Signature, builtin_names, canonical, signature
+from padp.compiler.glued import product
 from padp.compiler.naming import index_of
 from padp.compiler.operators import OPERATORS
+from padp.compiler.ranges import axes_of
 from padp.compiler.reading import Place, Reading
+from padp.compiler.remedies import along_an_axis
 from padp.compiler.scope import Scope, key, nearest, split
 from padp.dsl import syntax as s
 from padp.dsl.source import Span
@@ -26,7 +29,12 @@ _HABITS = {
     "block_diag": "blkdiag(A, B)", "view": "reshape(e, p, q)", "real": "Re(e)", "imag": "Im(e)",
     "stop_gradient": "detach(e)", "sg": "detach(e)", "matrix_exp": "expm(M)", "ReLU": "relu(e)", "GELU": "gelu(e)",
     "SiLU": "silu(e)", "swish": "silu(e)", "t": "Aᵀ",
+    "avg": "mean(M), mean_row(M) or mean_col(M)", "average": "mean(M), mean_row(M) or mean_col(M)",
+    "amax": "max(M), max_row(M) or max_col(M)", "amin": "min(M), min_row(M) or min_col(M)", "fabs": "abs(e)",
+    "absolute": "abs(e)", "clip": "clamp(e, lo, hi)", "fmax": "maximum(a, b)", "fmin": "minimum(a, b)",
 }
+_OVER_AXES = ("sum", "mean", "max", "min")
+_AXIS_WORDS = {"dim", "axis", "keepdim", "keepdims"}
 _A_LOOP = "a product over an index is a loop: `R ← I`, `for i in range(r): R ← H_i @ R`"
 
 
@@ -56,7 +64,24 @@ def read_call(reader: Reading, name: str, args: s.Args, span: Span, scope: Scope
     named: list[tuple[str, t.Term]] = []
     for word, value in keywords:
         named.append((word, _keyword(reader, name, word, value, scope, place)))
+    if _refuse_axis(reader, name, read, named, span, scope):
+        read, named = read[:1], []
     return made_call(reader, name, tuple(read), tuple(named), span, place)
+
+
+def _refuse_axis(reader: Reading, name: str, read: Sequence[t.Term], named: Sequence[tuple[str, t.Term]], span: Span,
+                 scope: Scope) -> bool:
+    """E209 for the ``sum(M, 1)``, ``mean(M, dim=0)`` of array libraries; True when it was one."""
+    if name not in _OVER_AXES or name in reader.functions or not read or {word for word, _ in named} - _AXIS_WORDS:
+        return False
+    if not named and (len(read) != 2 or name in ("max", "min")):
+        return False
+    axes = [*read[1:2], *(value for word, value in named if not word.startswith("keep"))]
+    item = axes_of(read[0], scope)[1]
+    reader.report("E209", f"{name} takes no axis: the axis is part of the function's name", span,
+                  suggestion=along_an_axis(name, reader.source.slice(read[0].span), None if item is None else len(item),
+                                           reader.source.slice(axes[0].span) if axes else None))
+    return True
 
 
 def _keyword(reader: Reading, function: str, word: str, value: s.Expr, scope: Scope, place: Place) -> t.Term:
@@ -122,6 +147,8 @@ def _check_arguments(reader: Reading, name: str, known: Signature, count: int, k
     form = OPERATORS[name].signature if name in OPERATORS and name not in reader.functions else None
     if not low <= count <= high:
         wanted = str(low) if low == high else f"{low} to {high}"
+        if name in ("max", "min") and count > high:
+            form = f"two at a time: {name}({name}(a, b), c) of sizes, {name}imum({name}imum(a, b), c) entry by entry"
         reader.report("E209", f"{name} takes {wanted} argument{'' if wanted == '1' else 's'}, not {count}", span,
                       suggestion=form)
     seen: set[str] = set()
@@ -145,7 +172,8 @@ def unknown_function(reader: Reading, head: s.Name, args: s.Args, scope: Scope, 
         return False  # k(k-1)/2 with k unknown
     close = nearest(head.text, [*builtin_names(), *reader.functions])
     reader.report("E203", f"there is no function `{head.text}`", head.span, once=key(head.text),
-                  suggestion=_A_LOOP if parts is not None and parts[0] == "Π" else
+                  suggestion=f"write `{glued} @ …`" if (glued := product(head.text, scope)) is not None else
+                  _A_LOOP if parts is not None and parts[0] == "Π" else
                   _HABITS[head.text] if head.text in _HABITS else
                   f"did you mean {' or '.join(close)}?" if close else
                   f"define it, `{head.text}(e) ← …`, or declare the tensor `{head.text}`")

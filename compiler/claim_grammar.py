@@ -3,12 +3,13 @@
     comment = piece {("," | ";" | "→") piece}          commas inside brackets do not separate
     piece   = NAME ∈ SPACE [: role …]                   shape, and orthogonality for O(k), SO(k), St(r, d)
             | params: EXPR  |  EXPR params              learned scalars a site
-            | O(EXPR) params                            how their number grows
+            | O(EXPR) params  |  params: O(EXPR)        how their number grows
             | [verb] EXPR [adjective] (angles | scalars | planar rotations)      each of them is one learned number
             | rank EXPR  |  antisymmetric  |  orthogonal  |  identity            of what the line assigns
 
-A piece is a claim when it matches, whole; everything else is prose. ``identity`` on the line that gives the output says
-that a fresh adapter changes nothing. Expressions and spaces are read by the parser and the resolver of programs.
+A piece is a claim when it matches, whole; everything else is prose. In a count, letters side by side are a product,
+``2rn + mr``, where no size has the whole as its name. ``identity`` on the line that gives the output says that a fresh
+adapter changes nothing. Expressions and spaces are read by the parser and the resolver of programs.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Literal
 
 from padp.compiler.budget import spend, working_on
 from padp.compiler.expressions import Reader
+from padp.compiler.glued import WORD, apart, spelled_out
 from padp.compiler.ir import Node
 from padp.compiler.remarks import Remark, pieces, remarks
 from padp.compiler.scope import Entry, Scope, key, split, walk
@@ -35,7 +37,7 @@ _NAME = r"[^\W\d_][\w\u0300-\u036f]*['′]*ᵀ?"
 _SHAPE = re.compile(rf"(?P<name>{_NAME})\s*(?:∈|\bin\b)\s*(?P<rest>.+)")
 _ROLE = re.compile(r"\s*:\s*(?:learned|frozen|shared|trainable|random)\b.*|\s*:\s*$")
 _PARAMS = re.compile(r"params?\s*:\s*(?P<size>.+)")
-_GROWTH = re.compile(r"O\((?P<size>.+)\)\s+params")
+_GROWTH = re.compile(r"O\((?P<size>.+)\)\s+params|params?\s*:\s*O\((?P<after>.+)\)")
 _COUNT = re.compile(r"(?P<size>.+?)\s+params")
 _RANK = re.compile(r"rank\s+(?P<size>\S.*)")
 _ONE_EACH = re.compile(
@@ -97,10 +99,10 @@ class Grammar:
     def _claim(self, piece: str, span: Span, remark: Remark) -> Claim | None:
         target = _target(remark.statement)
         where = None if remark.statement is None else remark.statement.span
+        if (match := _GROWTH.fullmatch(piece)) is not None:
+            return self._sized("growth", match["size"] or match["after"], span, None, where, piece)
         if (match := _PARAMS.fullmatch(piece)) is not None:
             return self._sized("count", match["size"], span, None, where, piece)
-        if (match := _GROWTH.fullmatch(piece)) is not None:
-            return self._sized("growth", match["size"], span, None, where, piece)
         if (match := _COUNT.fullmatch(piece)) is not None:
             return self._sized("count", match["size"], span, None, where, piece if len(piece.split()) < 6 else None)
         if (match := _RANK.fullmatch(piece)) is not None and target is not None:
@@ -119,10 +121,19 @@ class Grammar:
                doubt: str | None) -> Claim | None:
         size = self._size(text)
         if size is None:
+            signs = spelled_out(text, self._is_size)
+            size = None if signs is None else self._size(signs)
+        if size is None:
             if doubt is not None:
-                self._doubt(doubt, span, f"`{text}` is not an expression over the dimensions of this program")
+                side_by_side = any(apart(word, self._is_size) for word in WORD.findall(text))
+                self._doubt(doubt, span, f"`{text}` is not an expression over the dimensions of this program" +
+                            (", or not a plain one: between sizes write `·`" if side_by_side else ""))
             return None
         return Claim(kind, span, name, where, size=size)
+
+    def _is_size(self, name: str) -> bool:
+        found = self.scope.find(name)
+        return found is not None and found.kind == "number"
 
     def _size(self, text: str) -> Term | None:
         spend(_READING + len(text) * 2)

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import sympy as sp
@@ -14,6 +14,7 @@ import sympy as sp
 from padp.compiler.algebra import open_size
 from padp.compiler.budget import spend
 from padp.compiler.dims import lower, show
+from padp.compiler.glued import apart
 from padp.compiler.ir import Node, walk
 from padp.compiler.scope import walk as walk_terms
 from padp.compiler.sizes import calculated, symbolic, text
@@ -179,6 +180,12 @@ def _undetermined(method: Method) -> Iterator[Diagnostic]:
     for p in method.parameters:
         for name in sorted(_sizes(p.space) - known - told):
             told.add(name)
+            glued = _glued(name, related, known)
+            if glued is not None:
+                word, product = glued
+                yield Diagnostic("E309", f"nothing determines the size `{name}` of `{p.name}`", p.span, method.source,
+                                 (), (f"letters side by side are one name, `{word}`",), f"write `{product}`")
+                continue
             relation = "" if name in related else f", or a relation, where n = {'k' if name == 'b' else 'b'}·{name}"
             yield Diagnostic("E309", f"nothing determines the size `{name}` of `{p.name}`", p.span, method.source,
                              suggestion=f"give it a value in the header, {method.name}({name} = 8){relation}")
@@ -188,6 +195,15 @@ def _undetermined(method: Method) -> Iterator[Diagnostic]:
                 told.add(name)
                 yield Diagnostic("E309", f"nothing determines `{name}` in {_shown(test)}", test.span, method.source,
                                  suggestion=f"give it a value in the header, {method.name}({name} = 8)")
+
+
+def _glued(name: str, related: Set[str], known: Set[str]) -> tuple[str, str] | None:
+    """A word that is several sizes without signs, as ``bk``, because of which ``name`` is open; and their product."""
+    for word in sorted(related | {name}):
+        found = apart(word, (known | {name}).__contains__)
+        if found is not None and (word == name or name in found):
+            return word, "·".join(found)
+    return None
 
 
 def nobody_gives(method: Method) -> Iterator[Diagnostic]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from padp.compiler import terms as t
 from padp.compiler.calls import signature
 from padp.compiler.expressions import Reader
+from padp.compiler.given import GIVEN
 from padp.compiler.scope import Entry, Scope, key, nearest, walk
 from padp.compiler.spaces import read_space, size_names
 from padp.dsl import syntax as s
@@ -127,13 +128,17 @@ def provided(reader: Reader, bindings: Sequence[s.Binding], scope: Scope) -> tup
     """What the site provides: the tensors it names, and those that follow from their shapes."""
     site = reader.site
     made: dict[str, t.Bound] = {}
-    allowed = {"linear": ("W", "x", "bias"), "hidden": ("h",),
-               "attention": ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O", "x")}[site]
+    allowed = GIVEN[site]
+    renamed: tuple[str, str] | None = None
     for binding in bindings:
         found = scope.find(binding.name)
         if binding.name not in allowed:
             reader.report("E204", f"{site} has no `{binding.name}` to bind", binding.span,
-                          suggestion=f"{site} binds {', '.join(allowed)}")
+                          suggestion=f"write `{allowed[0]}`: {site} binds {', '.join(allowed)}" if site != "attention"
+                          else f"{site} binds {', '.join(allowed)}")
+            if site != "attention" and allowed[0] not in made and found is None:  # no more to say of its sizes
+                made[allowed[0]] = t.Bound(allowed[0], read_space(reader, binding.space, scope), binding.span)
+                renamed = (binding.name, allowed[0])
         elif binding.name in made:
             reader.report("E205", f"`{binding.name}` is bound twice", binding.span,
                           related=[Related(made[binding.name].span, "first here")])
@@ -164,6 +169,8 @@ def provided(reader: Reader, bindings: Sequence[s.Binding], scope: Scope) -> tup
         derive("b_O", "W_O", slice(0, 1), keep_family=False)
     for tensor in made.values():
         scope.bind(Entry(tensor.name, "tensor", tensor.span, tensor.space.family, tensor.space.dims))
+    if renamed is not None:
+        scope.alias(*renamed)
     return tuple(made.values())
 
 

@@ -20,6 +20,7 @@ from padp.compiler.conditions import Condition, decide
 from padp.compiler.dims import lower, same, show, symbol
 from padp.compiler.groupings import product
 from padp.compiler.ir import OPEN, UNKNOWN, Axis, Node, Type
+from padp.compiler.remedies import entry_by_entry, one_a_member, whole
 from padp.compiler.state import Learned, NeedCases, Start, State, report
 from padp.compiler.terms import (
     Arith,
@@ -100,9 +101,16 @@ def term(s: State, t: Term) -> Node:
 def _hints(s: State, t: Term) -> tuple[list[str], str | None]:
     """Bindings of all dimensions, and another name of this program that would fit where a product does not."""
     notes = [f"here {', '.join(f'{n} ∈ {v.type}' for n, v in _mentioned(s, t))}"] if _mentioned(s, t) else []
-    if not (isinstance(t, Arith) and t.op in ("@", "*")):
+    if isinstance(t, Call):
+        return notes, entry_by_entry(t, s.method.source)
+    if not isinstance(t, Arith):
         return notes, None
     left, right = term(s, t.left), term(s, t.right)
+    member = one_a_member(t, left, right, s.learned) or whole(t, left, right, s.env.get)
+    if member is not None:
+        return [*notes, member[0]], member[1]
+    if t.op not in ("@", "*"):
+        return notes, None
     along = _along_a_family(t, left, right)
     if along is not None:
         return [*notes, f"@ multiplies each of the {show(right.type.family[-1])} members by itself"], along

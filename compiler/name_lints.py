@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from padp.compiler.calls import builtin_names
+from padp.compiler.glued import apart
 from padp.compiler.header import OPTIONS
 from padp.compiler.scope import nearest
 from padp.compiler.scope import walk as walk_terms
@@ -102,11 +103,18 @@ class _Flow:
         self.method = method
         self.bindings: list[_Binding] = []
         self.live: dict[str, list[_Binding]] = {}
+        self.given = {x.name for x in method.hyper} | {x.name for x in (*method.bound, *method.parameters)}
 
     def read(self, names: set[str]) -> None:
-        for name in names:
-            for b in self.live.get(name, ()):
-                b.used = True
+        for whole in names:
+            inside = () if self.bound(whole) else apart(whole, self.bound) or ()
+            for name in (whole, *inside):  # ``ΔWx``, which has been refused, reads ΔW
+                for b in self.live.get(name, ()):
+                    b.used = True
+
+    def bound(self, name: str) -> bool:
+        """Whether this is a name of the program here."""
+        return name in self.live or name in self.given
 
     def block(self, steps: Sequence[Step]) -> None:
         for step in steps:

@@ -16,6 +16,7 @@ from padp.compiler import terms as t
 from padp.compiler.assignments import assign
 from padp.compiler.declarations import declare, report_assumed, two_meanings
 from padp.compiler.functions import collect_functions, load_prelude, only_functions, used_functions
+from padp.compiler.given import GIVEN, OUTPUT
 from padp.compiler.header import bind_sizes, provided, read_bindings, read_hyperparameters, read_options, read_relations
 from padp.compiler.reading import Place
 from padp.compiler.run import Run
@@ -167,7 +168,7 @@ def _loop(run: Run, f: s.For, scope: Scope, out: list[t.Step], place: Place, loo
 def _output(run: Run, steps: Sequence[t.Step], scope: Scope) -> str:
     """The name that the program defines for its site: y, or h."""
     site = run.reader.site
-    wanted = "h" if site == "hidden" else "y"
+    wanted = OUTPUT[site]
     if wanted not in run.assigned and run.program.header is None and "h" in run.assigned:
         wanted = "h"
     if only_functions(run):
@@ -178,7 +179,12 @@ def _output(run: Run, steps: Sequence[t.Step], scope: Scope) -> str:
         last = steps[-1] if steps else None
         guess = last.names[-1] if isinstance(last, t.Let) else None
         usual = {"linear": f"y ← {guess or 'W'} @ x", "attention": "y ← attn(q = …)", "hidden": "h ← h + …"}
-        run.report("E207", f"the program never says what `{wanted}` is", span, suggestion=usual[site])
+        given: set[str] = set() if run.program.header is None else {x.name for x in run.program.header.bindings}
+        if given & set(run.assigned) - set(GIVEN[site]):
+            return guess or wanted  # the header calls it so, which has been refused
+        other = next((name for name in OUTPUT.values() if name != wanted and name in run.assigned), None)
+        run.report("E207", f"the program never says what `{wanted}` is", span, suggestion=usual[site] if other is None
+                   else f"write `{wanted} ← …` for `{other} ← …`: what a program on {site} gives is `{wanted}`")
         return guess or wanted
     if key(wanted) in run.reader.local_names and scope.find(wanted) is None:
         run.report("E207", f"`{wanted}` is bound inside a loop only, where it lives for one iteration",

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from padp.compiler import terms as t
 from padp.compiler.calls import signature
+from padp.compiler.given import GIVEN
 from padp.compiler.hypotheses import Hypothesis
 from padp.compiler.ranges import axes_of, item_of
 from padp.compiler.reading import Place, Reading
@@ -18,7 +19,7 @@ from padp.compiler.scope import Entry, Scope, key, split
 from padp.compiler.spaces import parameter_entry, read_initial, read_space
 from padp.dsl.source import Span
 
-_OF_THE_FORWARD = {"x", "h", "bias", "W", "W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O"}
+_OF_THE_FORWARD = frozenset().union(*GIVEN.values())
 
 
 def read_name(reader: Reading, text: str, span: Span, scope: Scope, place: Place) -> t.Term:
@@ -32,6 +33,9 @@ def read_name(reader: Reading, text: str, span: Span, scope: Scope, place: Place
     if parts is not None:
         base, sub = parts
         index = index_of(sub, span, scope)
+        if index is None and key(text) in _OF_THE_FORWARD:  # b_Q at a linear layer is no slice of B
+            reader.undeclared(text, span, scope, place)
+            return t.Var(text, span)
         indexed = indexed_name(reader, base, index, sub, span, scope, place)
         if indexed is not None:
             return indexed

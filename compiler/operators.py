@@ -280,6 +280,10 @@ def _part(name: str) -> Maker:
 def _reduction(function: str, axis: str) -> Maker:
     def make(g: Graph, args: Sequence[Node], kw: Mapping[str, Node]) -> Made:
         if function in ("max", "min") and len(args) > 1:
+            for a in args:
+                if a.op != "const":
+                    raise Mismatch(f"{function} of two is of numbers known from the sizes, this is {a.type}", "E310",
+                                   f"{function}imum(a, b) entry by entry")
             values = [number(a, "a size") for a in args]
             return g.const(lower((sp.Max if function == "max" else sp.Min)(*values)))
         if args[0].type.rank == 0:

@@ -5,6 +5,7 @@ Reading never raises: a name that means nothing is reported once and stays a ``V
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from typing import Literal, TypeAlias
 
 from padp.compiler import terms as t
 from padp.compiler.calls import signature
+from padp.compiler.given import of_another_site
+from padp.compiler.glued import product, standing
 from padp.compiler.hypotheses import Hypothesis
 from padp.compiler.scope import Entry, Scope, key, nearest
 from padp.dsl import syntax as s
@@ -19,6 +22,7 @@ from padp.dsl.diagnostics import Diagnostic, Related
 from padp.dsl.source import Source, Span
 
 Place: TypeAlias = Literal["value", "size", "init", "update", "function"]
+_BRACED = re.compile(r"([^\W\d_][\w\u0300-\u036f]*)_\{$")
 _LANGUAGE_WORDS = {"learned", "frozen", "shared", "init", "seed"}
 
 
@@ -72,6 +76,21 @@ class Reading(ABC):
                 suggestion += f", or, for a number, put it in the header, `adapter NAME({text} = 1)`"
         close = nearest(text, scope.names())
         notes = [f"names that look like it: {', '.join(close)}"] if close else []
+        glued = product(text, scope)
+        elsewhere = of_another_site(self.site, key(text))
+        if glued is not None:
+            suggestion = f"write `{standing(glued, self.source.text[:span.start])}`"
+            notes = [f"letters side by side are one name, `{text}`"]
+        elif elsewhere is not None and place != "size":
+            instead, note = elsewhere
+            suggestion = instead if instead.startswith("declare") else \
+                f"{instead}, or declare it, `{text} ∈ ℝ^{{…}}: learned, init = 0`"
+            notes = [note]
+        before, after = self.source.text[:span.start], self.source.text[span.end:]
+        braced = _BRACED.search(before) if place == "size" and after.startswith("}") else None
+        if braced is not None and not glued:
+            notes = ["`_{…}` takes an item of what stands before it"]
+            suggestion = f"write `{braced[1]}_{text}`, one name"
         if key(text) in self.local_names:
             notes.append(f"a name that is first bound inside a loop lives for one iteration; `{text}` is one")
             suggestion = f"bind `{text}` before the loop, or write it by index"

@@ -73,6 +73,10 @@ class Scope:
     def bind(self, entry: Entry) -> None:
         self._entries[key(entry.name)] = entry
 
+    def alias(self, text: str, known: str) -> None:
+        """A name that has been refused stands for the one that was meant."""
+        self._entries[key(text)] = self._entries[key(known)]
+
     def find(self, text: str) -> Entry | None:
         return self._entries.get(key(text))
 

@@ -206,6 +206,10 @@ class Build:
     def declare(self, c: Children) -> Declare:
         names = cast("tuple[Expr, ...]", cast(_Several, c[0]).items)
         for name in names:
+            braced = _braced(name)
+            if braced is not None:
+                raise refuse("E106", "`_{…}` takes an item of what stands before it, so this is no name to declare",
+                             name.span, suggestion=f"write `{braced}`, here and wherever it is used")
             if not isinstance(name, Name):
                 raise refuse("E106", "only a plain name can be declared here", name.span,
                              suggestion="declare the whole of it under one name: `A ∈ ℝ^{r×n}: learned`")
@@ -473,3 +477,13 @@ def _check_target(target: Expr) -> None:
         raise refuse("E106", "a sum cannot be assigned to", target.span, suggestion="assign it to a name: `s ← Σᵢ …`")
     raise refuse("E106", "only a name, or a part of one, can stand on the left of `←`", target.span,
                  suggestion="assign to a name: `y ← …`, `x̂[2i] ← …`, or define a function: `f(a) ← …`")
+
+
+def _braced(target: Expr) -> str | None:
+    """``W_down`` for the ``W_{down}`` of LaTeX."""
+    match target:
+        case Chain(head=Name(text=base), trailers=(Indexed(items=items),)) if base and items:
+            subs = [x.text if isinstance(x, Name) else str(x.value) if isinstance(x, Number) else "" for x in items]
+            return "_".join((base, *subs)) if all(sub.isalnum() for sub in subs) else None
+        case _:
+            return None

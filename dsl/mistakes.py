@@ -72,6 +72,19 @@ HABITS: tuple[Habit, ...] = (
         "k ← ⌈n / 2⌉", "k ← ⌊n / 2⌋",
     ),
     _habit(
+        r"^adapter\b.*?(?P<here>[^\W\d_][\w\u0300-\u036f]*_\{\s*\w+\s*\})(?=\s*(?:[=,)∈]|in\b))",
+        "`{seen}` is LaTeX: `_{…}` takes an item of what stands before it, and is no part of a name",
+        "write the subscript without braces: `W_down`, `α_max`",
+        "adapter T(α_{max} = 4) on linear(W ∈ ℝ^{m×n})", "adapter T(r_{0}) on linear",
+        "adapter T on linear(W_{0} ∈ ℝ^{m×n})",
+    ),
+    _habit(
+        r"(?P<here>\\(?:text|mathrm|mathbf|mathit|operatorname|bm|boldsymbol)\b)",
+        "`{seen}` is LaTeX: names and their subscripts are written as they are",
+        "write `W_down`",
+        "y ← W_{\\text{down}} @ x", "W_\\mathrm{up} ∈ ℝ^{r×n}: learned", "y ← \\mathbf{W} @ x",
+    ),
+    _habit(
         r"[‖|](?P<here>[₁₂]|_?∞)",
         "`‖·‖{seen}` is no norm of the language",
         "write `‖v‖` for a vector; `‖M‖_F`, `‖M‖_row` or `‖M‖_col` for a matrix",

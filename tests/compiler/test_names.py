@@ -317,7 +317,7 @@ def test_refusals(body: str, wanted: list[str]) -> None:
 
 @pytest.mark.parametrize(("text", "wanted"), [
     ("adapter T on conv(W ∈ ℝ^{m×n})\ny ← W @ x\n", ["E204"]),
-    ("adapter T on linear(M ∈ ℝ^{m×n})\ny ← M @ x\n", ["E204", "E201", "E201"]),
+    ("adapter T on linear(M ∈ ℝ^{m×n})\ny ← M @ x\n", ["E204"]),
     ("adapter T on linear(W ∈ ℝ^m)\ny ← W\n", ["E204"]),
     ("adapter T(r = 1, r = 2) on linear\ny ← W @ x\n", ["E205"]),
     ("adapter T(I = 1) on linear\ny ← W @ x\n", ["E205"]),
