@@ -103,7 +103,8 @@ class _Flow:
         self.method = method
         self.bindings: list[_Binding] = []
         self.live: dict[str, list[_Binding]] = {}
-        self.given = {x.name for x in method.hyper} | {x.name for x in (*method.bound, *method.parameters)}
+        self.given = {h.name for h in method.hyper} | {x.name for x in method.bound}
+        self.given |= {p.name for p in method.parameters}
 
     def read(self, names: set[str]) -> None:
         for whole in names:

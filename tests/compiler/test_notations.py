@@ -47,6 +47,7 @@ def applied(text: str, seen: str | None = None) -> str:
     (found,) = errors(text)
     said = re.search("write `([^`]+)`", found.suggestion or "")
     assert said is not None, str(found)
+    assert found.span is not None
     place = text.index(seen, found.span.start) if seen else found.span.start
     return text[:place] + said[1] + text[place + len(seen) if seen else found.span.end:]
 
@@ -59,7 +60,7 @@ SIDE_BY_SIDE: dict[str, str] = {
     LOW + "y ← W @ x + (α/r) · «BAx»\n": "B @ A @ x",
     LOW + "y ← W @ x + α«BA» @ x\n": "B @ A",
     LOW + "y ← W @ x + B @ (s ⊙ «Ax»)\n": "(A @ x)",
-    LOW + "y ← W @ x + (r/«rα») · B @ A @ x\n": "(r · α)",
+    LOW + "y ← W @ x + (α/«rm») · B @ A @ x\n": "(r · m)",
     LOW + "ΔW ← B @ A\ny ← W @ x + «ΔWx»\n": "ΔW @ x",
     LOW + "f(v) ← «BA» @ v\ny ← W @ x + f(x)\n": "B @ A",
     HIDDEN + "h ← h + Rᵀ @ «Rh»\n": "R @ h",
@@ -71,7 +72,7 @@ SIDE_BY_SIDE: dict[str, str] = {
 def test_known_names_side_by_side_are_told_with_their_signs(marked: str) -> None:
     text, start = marked.replace("«", "").replace("»", ""), marked.index("«")
     (found,) = errors(text)
-    assert (found.code, found.span.start) == ("E201", start)
+    assert found.span is not None and (found.code, found.span.start) == ("E201", start)
     assert [d.code for d in padp.check(text) if d.code == "W301"] == []
     assert found.suggestion == f"write `{SIDE_BY_SIDE[marked]}`"
     assert errors(applied(text)) == []
