@@ -61,6 +61,11 @@ def typed(item: Sequence[Any], *args: Node, row: bool = False, kind: Kind | None
     return Type(tuple(item), family, loops, row, kind)
 
 
+def _kind(*args: Node, real: bool = False) -> Kind:
+    """Of a result of numbers: complex where one of them is, unless it is ``real`` for any."""
+    return "complex" if not real and any(a.type.kind == "complex" for a in args) else "real"
+
+
 def _dims(dims: Sequence[Any]) -> str:
     return "×".join(show(d) for d in dims)
 
@@ -161,7 +166,8 @@ def point(g: Graph, function: str, a: Node, *static: Any) -> Node:
     """f(a) entry by entry."""
     if unknown(a):
         return opaque(g, "point", a)
-    return g.node("point", (a,), (function, *static), typed(a.type.item, a, row=a.type.row, kind="real"))
+    kind = _kind(a, real=function == "abs")
+    return g.node("point", (a,), (function, *static), typed(a.type.item, a, row=a.type.row, kind=kind))
 
 
 def pow_(g: Graph, a: Node, exponent: Any) -> Node:
@@ -306,7 +312,7 @@ def reduce_(g: Graph, function: str, a: Node, axis: str) -> Node:
     if axis != "all" and a.type.rank != 2:
         raise Mismatch(f"{function}_{axis} takes a matrix, this is {a.type}", "E301", f"{function}(…)")
     item = {"row": a.type.item[:1], "col": a.type.item[1:], "all": ()}[axis]
-    return g.node("reduce", (a,), (function, axis), typed(item, a, kind="real"))
+    return g.node("reduce", (a,), (function, axis), typed(item, a, kind=_kind(a)))
 
 
 # ---------------------------------------------------------------- pieces
@@ -375,7 +381,7 @@ def put(g: Graph, a: Node, value: Node, row: Node, col: Node | None) -> Node:
     if unknown(a, value):
         return opaque(g, "put", a, value)
     args = (a, value, row) if col is None else (a, value, row, col)
-    return g.node("put", args, (), typed(a.type.item, *args, kind="real"))
+    return g.node("put", args, (), typed(a.type.item, *args, kind=_kind(a, value)))
 
 
 def sumloop(g: Graph, a: Node, axis: Axis) -> Node:

@@ -22,6 +22,8 @@ from padp.compiler.low import Low
 from padp.compiler.products import FEW, PLAIN, REAL, WORTH_ONEDNN_FEW, few_times
 from padp.compiler.transforms import autocasting, dispatched, looked_into
 
+_MAKE_COMPLEX = tuple(prims.PRIMS[name] for name in prims.MAKE_COMPLEX)
+
 
 def alone(x: Tensor) -> bool:
     """Whether x is a few vectors in ordinary memory of a CPU, and nobody traces, transforms or casts what is done."""
@@ -33,13 +35,14 @@ def direct(graph: fx.Graph) -> Callable[..., Tensor]:
     """The function of this graph for x (T, n), all of whose tensors are of x's precision."""
     made = fx.Graph()
     new: dict[fx.Node, fx.Node] = {}
+    complexes = any(node.target in _MAKE_COMPLEX for node in graph.nodes)  # then two kinds of numbers may meet
     for node in graph.nodes:
         if node.target in (prims.to_compute, prims.from_compute):
             new[node] = new[node.args[0]]
             continue
         copy = new[node] = made.node_copy(node, lambda n: new[n])
         low = node.meta.get("low")
-        if isinstance(low, Low):
+        if isinstance(low, Low) and not complexes:
             _answer(copy, low)
     return cast("Callable[..., Tensor]", fx.GraphModule(nn.Module(), made).forward)
 

@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 
 from padp.compiler.direct import direct
 from padp.compiler.low import LEAVES, Low, order, source
-from padp.compiler.prims import ALIASES, NEEDS_LIKE, PRIMS, from_compute, to_compute
+from padp.compiler.prims import ALIASES, MAKE_COMPLEX, NEEDS_LIKE, PRIMS, from_compute, to_compute
 from padp.compiler.recall import remember
 from padp.compiler.search import Estimate
 from padp.dsl.source import Source, Span
@@ -206,6 +206,8 @@ def _graph(roots: Sequence[Low], source: Source, names: Mapping[str, str], kept:
             node = graph.call_function(remember, (node, slots[id(low)]))
         nodes[id(low)] = node
     outputs: list[Any] = []
+    if any(low.prim in MAKE_COMPLEX or low.type.kind == "complex" for low in needed):
+        last_base = None  # the base may have been called for complex numbers
     for root in roots:
         node = nodes[id(root)]
         if "T" in root.lead and not as_made:

@@ -465,6 +465,9 @@ def call(s: State, t: Call) -> Node | tuple[Node, ...]:
         outputs = {"svd": 3, "qr": 2}.get(name, 1)
         made = b.opaque(s.g, f"call:{name}", *args)
         return made if outputs == 1 else tuple(s.g.node("part", (made,), (k,), UNKNOWN) for k in range(outputs))
+    first = next((a for a in args if a.type.kind == "complex"), None)
+    if first is not None and name not in operators.TAKES_COMPLEX:
+        raise Mismatch(f"{name} takes real numbers, this is {first.type}", "E306", "Re(…), Im(…) or |…|")
     for condition in asked(name, args, kwargs, s.g.span):
         need(s, condition, f"{name}: ")
     return entry.make(s.g, args, kwargs)

@@ -709,6 +709,15 @@ class AdapterModule(nn.Module):
             frozen = {leaf: t for leaf, t in self._rooted(None, None).items() if leaf[0] == "param"}
             self.__dict__["_origin"] = self._origin.with_these(frozen)  # what was computed from them came along
 
+    def arrive(self, device: torch.device) -> None:
+        """What no state holds, because it is made of numbers, is made there; before it was on the meta device."""
+        for key in sorted(self._non_persistent_buffers_set):
+            here = self._buffers.get(key)
+            if here is not None and here.is_meta:
+                self._buffers[key] = torch.zeros_like(here, device=device)
+        self.unstarted = self.unstarted and any(t.is_meta for t in (*self.parameters(), *self.buffers()))
+        self._write_knobs()
+
     def __deepcopy__(self, memo: dict[int, Any]) -> AdapterModule:
         """A copy with tensors of its own; the compiled graphs hold no state and stay shared."""
         from copy import deepcopy

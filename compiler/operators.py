@@ -519,4 +519,9 @@ def _table(rows: Sequence[Operator]) -> dict[str, Operator]:
 
 
 OPERATORS: Mapping[str, Operator] = _table(_ROWS)
+TAKES_COMPLEX = frozenset(
+    "diag diagonal blkdiag kron outer circulant reshape flatten vec blocks assemble family rows tile repeat scatter "
+    "tril triu stril striu expm solve trace fft ifft fft2 ifft2 Re Im sum sum_row sum_col mean mean_row mean_col exp "
+    "log sin cos tan tanh sigmoid sqrt abs len detach".split())
+"""Operators that mean something for complex numbers; the others compare numbers, or are defined for real ones only."""
 ALIASES: Mapping[str, str] = {"iFFT2": "ifft2", "FFT2": "fft2", "iFFT": "ifft", "FFT": "fft", "tr": "trace"}

@@ -23,6 +23,7 @@ from padp.compiler.sparse import sparse_apply
 from padp.compiler.spectral import spectral_apply, spectral_bins, spectral_weights
 from padp.compiler.transforms import autocast_dtype, dispatched, looked_into
 from padp.compiler.turning import close_slice, open_slice, turned_slice
+from padp.dsl.diagnostics import refuse
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -32,16 +33,32 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     if a.dtype == b.dtype or autocast_dtype(a) is not None:
         return torch.matmul(a, b)
     wide = torch.promote_types(a.dtype, b.dtype)
-    if a.shape[-2] * a.shape[-1] >= b.shape[-2] * b.shape[-1]:  # not of tokens, whose number nobody asks for here
+    if wide.is_complex:
+        return torch.matmul(a.to(wide), b.to(wide))
+    large = a.dim() > 1 and (b.dim() < 2 or a.shape[-2] * a.shape[-1] >= b.shape[-2] * b.shape[-1])
+    if large:  # not of tokens, whose number nobody asks for here
         return torch.matmul(a, b.to(a.dtype)).to(wide)
     return torch.matmul(a.to(b.dtype), b).to(wide)
 
 
 def linear(v: Tensor, m: Tensor, bias: Tensor | None = None) -> Tensor:
     """Each vector of v times m, and a bias: v mᵀ + bias."""
-    if m.dtype != v.dtype:
-        m = m.to(v.dtype)
-    return product(v, m, None if bias is None else bias.to(v.dtype))
+    if m.dtype != v.dtype or (bias is not None and bias.dtype != v.dtype):
+        v, m = alike(v, m)
+        if bias is not None:
+            v, bias = alike(v, bias)
+            m = m.to(v.dtype)
+    return product(v, m, bias)
+
+
+def alike(v: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in the precision of v; in complex numbers where one is complex: a number's imaginary part is never lost."""
+    if v.dtype == other.dtype:
+        return v, other
+    if v.is_complex() or other.is_complex():
+        wide = torch.promote_types(v.dtype, other.dtype)
+        return v.to(wide), other.to(wide)
+    return v, other.to(v.dtype)
 
 
 def linear_each(v: Tensor, m: Tensor) -> Tensor:
@@ -62,19 +79,22 @@ def linear_each(v: Tensor, m: Tensor) -> Tensor:
 
 def each(v: Tensor, m: Tensor, axes: int) -> Tensor:
     """(…, b…, n) and (b…, m, n) → (…, b…, m): the i-th matrix times the i-th vector."""
+    v, m = alike(v, m)
     if axes == 1 and v.dim() > 2 and autocast_dtype(v) is None:
-        return each_block(v, m.to(v.dtype))
+        return each_block(v, m)
     letters = "abcdefgh"[:axes]
-    return torch.einsum(f"...{letters}y,{letters}zy->...{letters}z", v, m.to(v.dtype))
+    return torch.einsum(f"...{letters}y,{letters}zy->...{letters}z", v, m)
 
 
 def matvec(m: Tensor, v: Tensor) -> Tensor:
     """m @ v with all leading axes broadcast."""
-    return (m @ v.to(m.dtype)[..., None])[..., 0]
+    m, v = alike(m, v)
+    return (m @ v[..., None])[..., 0]
 
 
 def solve(a: Tensor, x: Tensor) -> Tensor:
     """a⁻¹ x in at least float32."""
+    a, x = _both_complex(a, x)
     y: Tensor = torch.linalg.solve(_wide(a), _wide(as_matrices(x, a)))
     return y.to(x.dtype)
 
@@ -87,16 +107,23 @@ def as_matrices(x: Tensor, a: Tensor) -> Tensor:
 
 def solve_right(a: Tensor, x: Tensor) -> Tensor:
     """x a⁻¹ in at least float32."""
+    a, x = _both_complex(a, x)
     y: Tensor = torch.linalg.solve(_wide(a), _wide(as_matrices(x, a)), left=False)
     return y.to(x.dtype)
 
 
 def solve_vectors(a: Tensor, v: Tensor, axes: int) -> Tensor:
     """a⁻¹ v for many vectors: a is factored once."""
+    a, v = _both_complex(a, v)
     lead = v.shape[: v.dim() - axes - 1]
     rows = v.reshape(-1, *v.shape[v.dim() - axes - 1:]).movedim(0, -1)  # (b…, n, T)
     y: Tensor = torch.linalg.solve(_wide(a), _wide(rows))
     return y.movedim(-1, 0).reshape(*lead, *v.shape[v.dim() - axes - 1:]).to(v.dtype)
+
+
+def _both_complex(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as they are, or both complex."""
+    return alike(a, x) if a.is_complex() != x.is_complex() else (a, x)
 
 
 def _wide(t: Tensor) -> Tensor:
@@ -152,13 +179,14 @@ def wy(gram: Tensor, scaled: Tensor, reverse: bool) -> Tensor:
 def put(tensors: Sequence[Tensor], rank: int) -> Tensor:
     """A copy with one entry set, by a mask, so that it can be differentiated and batched."""
     base, value, row, *rest = tensors
+    base, value = alike(base, value)
     if rank == 1:
         hit = torch.arange(base.shape[-1], device=base.device) == row[..., None]
-        return torch.where(hit, value[..., None].to(base.dtype), base)
+        return torch.where(hit, value[..., None], base)
     col = rest[0]
     hit_row = torch.arange(base.shape[-2], device=base.device) == row[..., None]
     hit_col = torch.arange(base.shape[-1], device=base.device) == col[..., None]
-    return torch.where(hit_row[..., :, None] & hit_col[..., None, :], value[..., None, None].to(base.dtype), base)
+    return torch.where(hit_row[..., :, None] & hit_col[..., None, :], value[..., None, None], base)
 
 
 def reshape_tail(t: Tensor, axes: int, dims: Sequence[int]) -> Tensor:
@@ -197,12 +225,14 @@ def stack_parts(parts: Sequence[Tensor], axis: int) -> Tensor:
 
 def replace_slice(t: Tensor, new: Tensor, start: int, step: int) -> Tensor:
     """A copy with every ``step``-th entry of the last axis replaced, from ``start``."""
-    return torch.slice_scatter(t, new.to(t.dtype), -1, start, start + step * (new.shape[-1] - 1) + 1, step)
+    t, new = alike(t, new)
+    return torch.slice_scatter(t, new, -1, start, start + step * (new.shape[-1] - 1) + 1, step)
 
 
 def replace_entries(t: Tensor, new: Tensor, index: Tensor) -> Tensor:
     """A copy with some entries of the last axis replaced."""
-    return torch.index_copy(t, t.dim() - 1, index, new.to(t.dtype))
+    t, new = alike(t, new)
+    return torch.index_copy(t, t.dim() - 1, index, new)
 
 
 def given_index(*numbers: int) -> Tensor:
@@ -287,6 +317,9 @@ def add_linear(a: Tensor, v: Tensor, m: Tensor, factor: float) -> Tensor:
 
 def call_base(base: nn.Module, v: Tensor, x: Tensor) -> Tensor:
     """The base layer's own forward, in the precision of the model."""
+    if v.is_complex():
+        return torch.complex(*(_wide(f(base, part, x)) for f, part in (
+            (call_base, v.real), (call_base_without_bias, v.imag))))
     v = from_compute(v, x)
     if plain(base):
         return product(v, cast(Tensor, base.weight), cast("Tensor | None", base.bias))
@@ -296,6 +329,8 @@ def call_base(base: nn.Module, v: Tensor, x: Tensor) -> Tensor:
 
 def call_base_without_bias(base: nn.Module, v: Tensor, x: Tensor) -> Tensor:
     """W v: a plain linear layer without its bias, any other layer's output minus its bias."""
+    if v.is_complex():
+        return torch.complex(*(_wide(call_base_without_bias(base, part, x)) for part in (v.real, v.imag)))
     v = from_compute(v, x)
     if plain(base):
         return product(v, cast(Tensor, base.weight))
@@ -311,7 +346,11 @@ def to_compute(x: Tensor, like: Tensor) -> Tensor:
 
 def from_compute(y: Tensor, like: Tensor) -> Tensor:
     """y in the precision of ``like``."""
-    return y if y.dtype == like.dtype else y.to(like.dtype)
+    if y.dtype == like.dtype:
+        return y
+    if y.is_complex() and not like.is_complex():
+        raise refuse("E306", "a complex value is wanted as a real one", suggestion="Re(…)")
+    return y.to(like.dtype)
 
 
 def full(shape: Sequence[int], value: float, like: Tensor) -> Tensor:
@@ -411,6 +450,9 @@ PRIMS: dict[str, Callable[..., Any]] = {
     "circulant_grid": circulant_grid,
 }
 """Every operation by name. ``k:`` is an operator's dense meaning, ``f:`` an entry-wise function, ``i:`` index sets."""
+
+MAKE_COMPLEX = ("k:fft", "k:ifft", "k:fft2", "k:ifft2")
+"""Operations that make complex numbers of real ones."""
 
 ALIASES = ("as_is", "as_rows", "from_rows")
 """Operations that only change how a tensor is read."""

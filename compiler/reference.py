@@ -26,13 +26,15 @@ from padp.compiler.scope import walk
 from padp.dsl.diagnostics import refuse
 from padp.dsl.source import Span
 
+_MAKE_COMPLEX = ("fft", "ifft", "fft2", "ifft2")
+
 
 class Reference:
     """A method at one site, with sizes and tensors.
 
     ``sizes`` may leave out what the tensors' shapes or the relations settle. ``tensors`` holds the site's tensors (W,
     bias, W_Q, …) and the declared ones, by the names as written; a tensor in O(k), SO(k) or St(r, d) is given as it is
-    stored. The dtype is the widest of theirs, and x is brought to it.
+    stored. The dtype is the widest of theirs, and x is brought to it; at least float32 where there are complex numbers.
     """
 
     def __init__(self, method: t.Method, sizes: Mapping[str, int], hyper: Mapping[str, float | int | str],
@@ -40,7 +42,8 @@ class Reference:
         self.method = method
         self.functions = {f.name: f for f in method.functions}
         real = [v for v in tensors.values() if v.is_floating_point()]
-        self.dtype = reduce(torch.promote_types, (v.dtype for v in real)) if real else torch.get_default_dtype()
+        given = reduce(torch.promote_types, (v.dtype for v in real)) if real else torch.get_default_dtype()
+        self.dtype = torch.promote_types(given, torch.float32) if self._complex() else given
         self.device = real[0].device if real else torch.device("cpu")
         self.tensors = {k: v.to(self.dtype) if v.is_floating_point() else v for k, v in tensors.items()}
         self.numbers: dict[str, int | float | str] = {}
@@ -48,6 +51,12 @@ class Reference:
         self._bind_sizes(sizes)
 
     # ------------------------------------------------------------ numbers
+
+    def _complex(self) -> bool:
+        """Whether complex numbers may come up. Of half precision there are none: then all is read in float32."""
+        trees: list[object] = [self.method.body, self.method.minimise, self.method.functions]
+        trees += [p.init for p in self.method.parameters]
+        return any(isinstance(node, t.Call) and node.function in _MAKE_COMPLEX for tree in trees for node in walk(tree))
 
     def _bind_hyper(self, hyper: Mapping[str, float | int | str]) -> None:
         for h in self.method.hyper:

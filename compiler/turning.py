@@ -18,6 +18,8 @@ from padp.compiler.transforms import autocast_dtype, looked_into
 
 def turned_slice(v: Tensor, m: Tensor, start: int, step: int) -> Tensor:
     """v with every ``step``-th entry of the last axis, from ``start`` on, as many as m has rows, turned by m."""
+    if m.is_complex() and not v.is_complex():
+        v = v.to(torch.promote_types(v.dtype, m.dtype))
     flat = v.reshape(-1, v.shape[-1])
     m = m.to(v.dtype)
     if looked_into() or autocast_dtype(v) is not None:
@@ -40,6 +42,8 @@ def open_slice(v: Tensor, start: int, step: int, count: int) -> tuple[Tensor, Te
 
 def close_slice(rest: Tensor, new: Tensor, start: int, step: int) -> Tensor:
     """v with the opened entries set to ``new``."""
+    if new.is_complex() and not rest.is_complex():
+        rest = rest.to(torch.promote_types(rest.dtype, new.dtype))
     at = _slots(start, step, new.shape[-1])
     if looked_into():
         return torch.slice_scatter(rest, new.to(rest.dtype), -1, at.start, at.stop, at.step)

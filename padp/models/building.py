@@ -70,6 +70,7 @@ def remade(place: Place, adapter: Adapter, settings: Settings, tensors: Mapping[
         if new != own.dtype and not (precision and (new.is_floating_point or new.is_complex)):
             raise ValueError(f"{key} is {new}, and {own.dtype} in the program")
     module.load_state_dict(state, strict=True, assign=True)
+    module.arrive(device)
     module.belongs_to(*given(place))
     return checked(place, module)
 

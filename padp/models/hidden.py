@@ -41,6 +41,10 @@ class HiddenSite(Site):
             raise refuse("E508", f"{self.label}: {' and '.join(modules)} cannot edit one hidden state together",
                          suggestion=f'padp.activate(model, "{next(iter(modules))}")')
 
+    def forward(self, h: Any) -> Any:
+        """What comes: a block that calls all its children, as nn.Sequential does, is edited by its hook, not here."""
+        return h
+
     def hang_on(self, block: nn.Module) -> None:
         """Become a child of the block and listen to its output."""
         block.add_module(CHILD, self)
