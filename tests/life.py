@@ -65,6 +65,10 @@ class Steps:
             self.crashes.append(Crash(what, error))
         return None
 
+    def did(self, what: str, step: Callable[[], object]) -> bool:
+        """Whether the step was taken to its end."""
+        return self(what, lambda: (step(), True)) is not None
+
 
 def crashes(text: str, sizes: tuple[int, int] = (6, 4), dtype: torch.dtype = torch.float32) -> list[Crash]:
     """Everything that a program raises in its life beside PadpError, in all its variants."""
@@ -176,10 +180,10 @@ def _store(take: Steps, model: nn.Module, x: Tensor) -> None:
     """Saved, taken off and loaded: the same outputs."""
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         before = take("eval before saving", lambda: _run(model, x))
-        if take("save", lambda: (padp.save(model, folder + "/a"), 1)) is None:
+        if not take.did("save", lambda: padp.save(model, folder + "/a")):
             return
         take("detach", lambda: padp.detach(model))
-        if take("load", lambda: (padp.load(model, folder + "/a"), 1)) is None:
+        if not take.did("load", lambda: padp.load(model, folder + "/a")):
             return
         after = take("eval after loading", lambda: _run(model, x))
         if before is not None and after is not None:
@@ -192,7 +196,7 @@ def _same(a: Tensor, b: Tensor) -> None:
 
 def _merge(take: Steps, model: nn.Module, x: Tensor) -> None:
     """Merged and back."""
-    if take("merge", lambda: (padp.merge(model), 1)) is not None:
+    if take.did("merge", lambda: padp.merge(model)):
         with torch.no_grad():
             take("eval merged", lambda: _run(model, x))
         take("unmerge", lambda: padp.unmerge(model))
