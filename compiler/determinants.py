@@ -3,8 +3,8 @@
     sign(facts, node) -> 1, -1, or None where no rule gives it
 
 det I = det cayley(K) = det expm(K) = 1 for antisymmetric K;  det(I − 2 P) = (−1)^rank P for P = Pᵀ = P²;
-det(A B) = det A · det B;  det Aᵀ = det A;  det A⁻¹ = 1 / det A;  det blkdiag(A₁, …, A_b) = ∏ det Aᵢ.  Only meant for values that
-are orthogonal.
+det(A B) = det A · det B;  det Aᵀ = det A;  det A⁻¹ = 1 / det A;  det blkdiag(A₁, …, A_b) = ∏ det Aᵢ.  Only meant for
+values that are orthogonal.
 """
 
 from __future__ import annotations

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import sympy as sp
-
 from padp.compiler import build as b
 from padp.compiler.chains import plane_rotation
 from padp.compiler.dims import same

@@ -87,12 +87,12 @@ def test_each_entry_of_the_output_can_be_written_in_a_loop() -> None:
 LORA = padp.compile("lora")
 # What is done with the API, the code, a piece of what is suggested.
 MISUSES: dict[str, tuple[Callable[[nn.Module], object], str, str]] = {
-    "a name for an adapter": (lambda model: padp.attach(model, cast(Adapter, "lora")), "E511", "padp.compile('lora')"),
+    "a number for an adapter": (lambda model: padp.attach(model, cast(Adapter, 7)), "E511", "padp.compile("),
     "model and adapter changed over": (lambda model: padp.attach(LORA, cast(Adapter, model)), "E511", "model, adapter"),
     "a dtype as text": (lambda model: padp.attach(model, LORA, dtype=cast(torch.dtype, "half")), "E511", "dtype="),
     "a whole-number dtype": (lambda model: padp.attach(model, LORA, dtype=torch.int32), "E511", "dtype="),
     "a number among the targets": (lambda model: padp.attach(model, LORA, targets=cast(list[str], [0])), "E503", "'0'"),
-    "PEFT's name of a hyperparameter": (lambda model: padp.attach(model, LORA, lora_alpha=8), "E507", "α (alpha)"),
+    "PEFT's name of a hyperparameter": (lambda model: padp.attach(model, LORA, lora_alpha=8), "E507", "alpha="),
     "a knob as text": (
         lambda model: padp.set(padp.attach(model, padp.compile("antipasto"), k=2), α=cast(float, "up")), "E507", ""),
 }
