@@ -87,7 +87,7 @@ def test_each_entry_of_the_output_can_be_written_in_a_loop() -> None:
 LORA = padp.compile("lora")
 # What is done with the API, the code, a piece of what is suggested.
 MISUSES: dict[str, tuple[Callable[[nn.Module], object], str, str]] = {
-    "a number for an adapter": (lambda model: padp.attach(model, cast(Adapter, 7)), "E511", "padp.compile("),
+    "a number for an adapter": (lambda model: padp.attach(model, cast(Adapter, 7)), "E511", "padp.attach(model, "),
     "model and adapter changed over": (lambda model: padp.attach(LORA, cast(Adapter, model)), "E511", "model, adapter"),
     "a dtype as text": (lambda model: padp.attach(model, LORA, dtype=cast(torch.dtype, "half")), "E511", "dtype="),
     "a whole-number dtype": (lambda model: padp.attach(model, LORA, dtype=torch.int32), "E511", "dtype="),
