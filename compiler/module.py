@@ -702,8 +702,9 @@ class AdapterModule(nn.Module):
         if self.unstarted:
             own = {key: t for key, t in (*self._parameters.items(), *self._buffers.items())
                    if key not in self._non_persistent_buffers_set}
-            self.unstarted = any(prefix + key not in state_dict or (t is not None and t.is_meta)
-                                 for key, t in own.items())
+            follows = self.from_base[1]  # computed when the base's weights come; a meta tensor till then
+            self.unstarted = any((prefix + key not in state_dict or (t is not None and t.is_meta))
+                                 and not (key in follows and t is not None and t.is_meta) for key, t in own.items())
         self._write_knobs()
         if any(f"{prefix}kept_{k}" in state_dict for k in range(len(self.compiled.kept))):
             frozen = {leaf: t for leaf, t in self._rooted(None, None).items() if leaf[0] == "param"}
@@ -792,7 +793,7 @@ def _attributes(names: Mapping[str, str]) -> dict[str, str]:
     ``δ`` would be ``delta``, a method; ``kept_0`` a buffer of ours.
     """
     own = {*vars(nn.Module()), "adapter", "variant", "hyper", "sizes", "compiled", "names", "dropout", "shared",
-           "knobs", "moments", "precision", "tokens"}
+           "knobs", "moments", "precision", "tokens", "unstarted"}
 
     def taken(word: str) -> bool:
         return word in own or hasattr(AdapterModule, word) or word.startswith(("kept_", "keep_", "ema_", "knob_"))

@@ -57,6 +57,7 @@ def detach(model: Model, name: str | None = None, *, keep_merged: bool = False) 
 def _remove(model: nn.Module, name: str) -> None:
     """Take one adapter off and put back what nothing stands in for any more."""
     back: list[tuple[nn.Module, nn.Module]] = []
+    plain: list[LinearSite] = []
     every = dict(walk(model))
     for path, site in sites_of(model, name).items():
         site.remove(name)
@@ -64,7 +65,7 @@ def _remove(model: nn.Module, name: str) -> None:
             continue
         match site:
             case LinearSite():
-                unwatch(site)
+                plain.append(site)
                 back.append((site, site.base))
                 unfollow(site.base, site)
             case HiddenSite():
@@ -73,6 +74,7 @@ def _remove(model: nn.Module, name: str) -> None:
                 site.take_off(model)
             case _:
                 raise AssertionError(f"no such site: {site.kind}")
+    unwatch(plain)
     for module in saved_modules(model):
         if name in module.copies:
             module.remove(name)

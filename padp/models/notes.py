@@ -13,6 +13,8 @@ from padp.models.places import heads_of
 from padp.models.saved import SavedModule
 from padp.models.walk import sites, walk
 
+EMBEDDINGS = ("lm_head", "embed_out")
+"""Heads over a vocabulary: they come trained with the model."""
 _MANY = 10_000  # learned scalars at a site below which nobody minds
 
 
@@ -68,7 +70,8 @@ def notes_on(model: nn.Module) -> tuple[str, ...]:
 def warn_of(model: nn.Module, modules: Mapping[str, AdapterModule]) -> None:
     """After an attachment: a head that looks fresh stays frozen; a rank that is out of all proportion."""
     every = dict(walk(model))
-    fresh = [path for path in frozen_heads(model) if _looks_fresh(every[path])]
+    fresh = [path for path in frozen_heads(model)
+             if path.rpartition(".")[2] not in EMBEDDINGS and _looks_fresh(every[path])]
     if fresh:
         warnings.warn(f"the output head {', '.join(fresh)} looks untrained and stays frozen; to train it with the "
                       f"adapter: padp.attach(…, modules_to_save={fresh!r})", stacklevel=3)

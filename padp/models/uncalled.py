@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -137,14 +137,17 @@ def watch(model: nn.Module, sites: Iterable[Site]) -> None:
             one.arm()
 
 
-def unwatch(site: LinearSite) -> None:
-    """Forget a site that is taken off."""
-    one = site.watch
-    if isinstance(one, Watch):
+def unwatch(gone: Sequence[LinearSite]) -> None:
+    """Forget sites that are taken off."""
+    watches: dict[int, Watch] = {id(site.watch): site.watch for site in gone if isinstance(site.watch, Watch)}
+    off = {id(site) for site in gone}
+    for one in watches.values():
         one.disarm()
+    for site in gone:
         site.watch = None
+    for one in watches.values():
         seen = set(one.seen)
-        one.hold(other for other in one.sites if other is not site)
+        one.hold(other for other in one.sites if id(other) not in off)
         one.seen = seen
         if one.sites and one.parent is not None:
             one.turned(one.parent.training)

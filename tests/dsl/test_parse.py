@@ -494,7 +494,7 @@ WITHIN = {
     "terms": "y ← " + " + ".join(["a"] * 150),
     "integer": f"y ← {limits.MAX_INTEGER}",
     "name": "y ← " + "a" * limits.MAX_NAME,
-    "statements": "a ← 2\n" * limits.MAX_STATEMENTS,
+    "statements": "a ← 2\n" * 3000 + "# …\n" * (limits.MAX_STATEMENTS - 3000),
     "trailers": "y ← a" + "ᵀ" * 5000,
     "factors": "y ← " + "a " * 4000,
     "arguments": "y ← f(" + "a, " * 3000 + "a)",

@@ -323,6 +323,7 @@ def test_first_tokens_need_no_end() -> None:
     assert changed(model, {"input_ids": IDS, "labels": IDS}, "model.layers.0") == [[0, 1], [0, 1]]
 
 
+@pytest.mark.filterwarnings("ignore:the output head classifier looks untrained")
 def test_models_that_do_not_generate_take_the_whole_text() -> None:
     """Labels of −100 at special tokens are no prompt there."""
     from transformers import BertConfig, BertForTokenClassification

