@@ -189,7 +189,7 @@ def test_false_claims(text: str) -> None:
 
 
 UNCLEAR = [
-    LOW + "# «N402 params: q»\n", LOW + "# «N402 params: O(r)»\n", LOW + "# «N402 params: one for each row»\n",
+    LOW + "# «N402 params: q»\n", LOW + "# «N402 params: one for each row»\n",
     LOW + "# «N402 few params»\n", LOW + "# «N402 params: W»\n", LOW + "# «N402 params: sin(r)»\n",
 ]  # fmt: skip
 

@@ -200,7 +200,15 @@ def normed() -> nn.Module:
     return base
 
 
-@pytest.mark.parametrize("make", [lambda: Own(64, 64), patched, hooked, beforehand, normed])
+@pytest.mark.parametrize("make", [lambda: Own(64, 64), patched])
+def test_a_base_layer_with_a_forward_of_its_own_is_refused(make: Any) -> None:
+    base = make()
+    assert not plain(base)
+    with pytest.raises(padp.PadpError, match="E502"):
+        padp.compile("lora")(base)
+
+
+@pytest.mark.parametrize("make", [hooked, beforehand, normed])
 @pytest.mark.parametrize("name", ["lora", "dora", "svft", "randlora"])
 def test_whatever_a_base_layer_does_is_done(make: Any, name: str) -> None:
     base = make()
