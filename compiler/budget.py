@@ -41,7 +41,7 @@ class Steps:
 _CURRENT: ContextVar[Steps | None] = ContextVar("padp_steps", default=None)
 
 
-@contextmanager
+@contextmanager  # pyright: ignore[reportDeprecated]
 def budget(source: Source | None, limit: int = MAX_STEPS, doing: str = "check") -> Iterator[Steps]:
     """Work on one program. A budget inside of another is its own: what is kept from call to call costs what it cost."""
     steps = Steps(source, limit, doing)

@@ -77,7 +77,7 @@ def _checkpoints() -> tuple[list[object], object | None]:
     """The checkpoints whose first run this is, and the one whose second run they are in."""
     hooked = _behind_hooks()
     first = [] if hooked is None else [hooked]
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     while frame is not None:
         code = frame.f_code
         if code.co_filename == _FILE and code.co_name == "unpack_hook" and "frame" in code.co_freevars:
@@ -103,7 +103,7 @@ def _behind_hooks() -> object | None:
     code = getattr(top[0], "__code__", None) if top is not None else None
     if code is None or code.co_filename != _FILE or "frame" not in code.co_freevars:
         return None
-    return cast(object, top[0].__closure__[code.co_freevars.index("frame")].cell_contents)
+    return cast(object, top[0].__closure__[code.co_freevars.index("frame")].cell_contents)  # pyright: ignore[reportOptionalSubscript]
 
 
 def _notes(one: object) -> _Notes:

@@ -402,7 +402,7 @@ class AdapterModule(nn.Module):
         if self.unstarted:
             self.refuse_empty(x.is_meta)
         tokens = self.tokens  # once: another thread may say otherwise meanwhile
-        moving = self.minds(base) if base is not None and self.compiled.roots.minds else None
+        moving = self.minds(base) if base is not None and self.compiled.roots.minds else None  # pyright: ignore[reportUnnecessaryComparison]
         if moving is None and tokens == "one" and alone(x) and plain_or_none(base):
             y = self._directly(x, base)
             if y is not None:
@@ -696,7 +696,7 @@ class AdapterModule(nn.Module):
         moved._write_knobs()  # from the numbers: half precision and back would have rounded them
         return moved
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         self.drop_cache()
         super()._load_from_state_dict(state_dict, prefix, *args)
         if self.unstarted:

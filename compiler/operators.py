@@ -50,7 +50,7 @@ def triangle(length: Any) -> Any | None:
         k = (1 + isqrt(1 + 8 * length)) // 2
         return k if k * (k - 1) // 2 == length else None
     try:
-        coefficient, factors = sp.factor_list(1 + 8 * sp.expand(length))
+        coefficient, factors = sp.factor_list(1 + 8 * sp.expand(length))  # pyright: ignore[reportAssignmentType]
     except sp.PolynomialError:  # r/q
         return None
     root = sp.sqrt(coefficient)

@@ -52,7 +52,7 @@ class Computed(Tensor):
     def of(cls, value: Tensor, name: str, attribute: str) -> Computed:
         """``value``, which is ``name`` of the program, made from the parameter ``attribute``."""
         made: Computed = value.as_subclass(cls)
-        made.__dict__["_of"] = (name, attribute)
+        made.__dict__["_of"] = (name, attribute)  # pyright: ignore[reportIndexIssue]
         return made
 
     @classmethod
@@ -63,7 +63,7 @@ class Computed(Tensor):
             name, attribute = written.__dict__.get("_of", ("this tensor", "…"))
             raise refuse("E511", f"`{name}` is made orthonormal from a parameter: what is written into it is lost",
                          suggestion=f"write into layer.get_parameter(…{attribute!r}), of which `{name}` is made")
-        with torch._C.DisableTorchFunctionSubclass():
+        with torch._C.DisableTorchFunctionSubclass():  # pyright: ignore[reportPrivateUsage]
             return func(*args, **(kwargs or {}))
 
 

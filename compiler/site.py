@@ -344,7 +344,7 @@ def _like(old: Tensor | None, value: Tensor) -> nn.Parameter:
     """A parameter of this value, with the flag and the attributes of an old one."""
     made = nn.Parameter(value, requires_grad=old is not None and old.requires_grad)
     if old is not None:
-        made.__dict__.update(old.__dict__)
+        made.__dict__.update(old.__dict__)  # pyright: ignore[reportAttributeAccessIssue]
     return made
 
 
@@ -359,7 +359,7 @@ def _refuse_no_product(base: nn.Module, label: str, new: Pair | None = None) -> 
 @torch.no_grad()
 def put_in(base: nn.Module, kept: Kept, new: Pair) -> None:
     """Give a layer its merged parameters; the old ones' numbers lie where ``kept`` has them."""
-    base._parameters.update(weight=new[0], bias=new[1])
+    base._parameters.update(weight=new[0], bias=new[1])  # pyright: ignore[reportPrivateUsage]
     for parameter, value in zip(kept.own, (kept.weight, kept.bias), strict=True):
         if parameter is not None and value is not None and parameter.device != value.device:
             parameter.data = value
@@ -374,7 +374,7 @@ def take_out(base: nn.Module, kept: Kept) -> None:
             moved = value.to(like.device, like.dtype)
             if moved is not value or parameter.device != moved.device:
                 parameter.data = moved
-    base._parameters.update(weight=kept.own[0], bias=kept.own[1])
+    base._parameters.update(weight=kept.own[0], bias=kept.own[1])  # pyright: ignore[reportPrivateUsage]
 
 
 @torch.no_grad()
@@ -384,7 +384,7 @@ def leave_in(base: nn.Module, kept: Kept) -> None:
     kept.own[0].data = weight.data
     if kept.own[1] is not None and bias is not None:
         kept.own[1].data = bias.data
-    base._parameters.update(weight=kept.own[0], bias=bias if kept.own[1] is None else kept.own[1])
+    base._parameters.update(weight=kept.own[0], bias=bias if kept.own[1] is None else kept.own[1])  # pyright: ignore[reportPrivateUsage]
 
 
 # ---------------------------------------------------------------- the linear site
@@ -448,7 +448,7 @@ class LinearSite(Site, StandIn):
             return cast(Tensor, self.base(x))
         if len(names) == 1:
             here = self._modules  # past __getattr__, which would ask the base
-            module = cast(nn.ModuleDict, here["adapters"])._modules[names[0]]
+            module = cast(nn.ModuleDict, here["adapters"])._modules[names[0]]  # pyright: ignore[reportPrivateUsage]
             assert module is not None
             if "_hf_hook" in module.__dict__:
                 self.module(names[0]).refuse_empty()

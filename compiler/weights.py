@@ -128,10 +128,10 @@ def _apart(module: nn.Module, new: tuple[nn.Parameter, nn.Parameter | None] | No
     memo = {id(p): p for p in module.parameters()}
     if new is not None:
         memo.update({id(old): p for old, p in zip((module.weight, module.bias), new, strict=True)
-                     if old is not None and p is not None})
+                     if old is not None and p is not None})  # pyright: ignore[reportUnnecessaryComparison]
     twin = copy.deepcopy(module, memo)
-    if new is not None and module.bias is None:
-        twin.bias = new[1]
+    if new is not None and module.bias is None:  # pyright: ignore[reportUnnecessaryComparison]
+        twin.bias = new[1]  # pyright: ignore[reportArgumentType]
     for part in twin.modules():
         part.__dict__["training"] = False
     forward = module.__dict__.get("forward")

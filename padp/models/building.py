@@ -65,7 +65,7 @@ def remade(place: Place, adapter: Adapter, settings: Settings, tensors: Mapping[
     state = {key: tensor.to(device) for key, tensor in tensors.items()}
     state.update({name: shared.tensors[key] for name, key in module.shared.items()})
     for key, own in module.state_dict().items():
-        new = state.get(key, own).dtype
+        new = state.get(key, own).dtype  # pyright: ignore[reportOptionalMemberAccess]
         precision = new.is_floating_point == own.dtype.is_floating_point and new.is_complex == own.dtype.is_complex
         if new != own.dtype and not (precision and (new.is_floating_point or new.is_complex)):
             raise ValueError(f"{key} is {new}, and {own.dtype} in the program")

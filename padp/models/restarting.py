@@ -91,18 +91,18 @@ def _shared(model: nn.Module, wanted: list[Attached], places: Mapping[str, list[
 def take(old: AdapterModule, new: AdapterModule) -> None:
     """Let ``old`` hold what ``new`` does; its parameters stay the same objects where they can."""
     with torch.no_grad():
-        for key, tensor in new._parameters.items():
-            here = old._parameters[key]
+        for key, tensor in new._parameters.items():  # pyright: ignore[reportPrivateUsage]
+            here = old._parameters[key]  # pyright: ignore[reportPrivateUsage]
             if here is None or tensor is None or key in new.shared or here.is_meta or here.is_inference() \
                     or (here.dtype, here.device, here.shape) != (tensor.dtype, tensor.device, tensor.shape):
                 if here is not None and tensor is not None:
                     tensor.requires_grad_(here.requires_grad)
-                old._parameters[key] = tensor
+                old._parameters[key] = tensor  # pyright: ignore[reportPrivateUsage]
             else:
                 here.copy_(tensor)
                 here.grad = None
-        for key, buffer in new._buffers.items():
-            old._buffers[key] = buffer
+        for key, buffer in new._buffers.items():  # pyright: ignore[reportPrivateUsage]
+            old._buffers[key] = buffer  # pyright: ignore[reportPrivateUsage]
     old.shared = dict(new.shared)
     old.knobs = dict(new.knobs)
     old.unstarted = new.unstarted

@@ -35,7 +35,7 @@ def functions(first: str, step: str, depth: int) -> str:
     return f"f0(u) ← {first}\n" + "".join(f"f{i}(u) ← {step.replace('g', f'f{i - 1}')}\n" for i in range(1, depth + 1))
 
 
-@contextmanager
+@contextmanager  # pyright: ignore[reportDeprecated]
 def soon() -> Iterator[None]:
     """A time that a person waits for, also on a busy machine."""
     start = time.process_time()
@@ -131,7 +131,7 @@ def test_twice_as_much_takes_twice_as_long(what: str, monkeypatch: pytest.Monkey
     """Steps, not seconds; a little more than twice, for what is looked up in lists."""
     used: list[int] = []
 
-    @contextmanager
+    @contextmanager  # pyright: ignore[reportDeprecated]
     def noted(source: Source | None) -> Iterator[Steps]:
         with budget(source, 10**9) as steps:
             yield steps
@@ -148,7 +148,7 @@ def test_the_same_text_takes_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> 
     """Whatever has been looked up before: the answer does not depend on it."""
     used: list[int] = []
 
-    @contextmanager
+    @contextmanager  # pyright: ignore[reportDeprecated]
     def noted(source: Source | None) -> Iterator[Steps]:
         with budget(source) as steps:
             yield steps

@@ -307,7 +307,7 @@ def test_the_stored_precision_comes_back(adapter: padp.Adapter, dtype: torch.dty
 def test_precisions_that_were_mixed_by_hand_come_back(tmp_path: Path) -> None:
     model = pm.attach(make(), VERA, ["in"])
     module = sites(model)[0].module("default")
-    module.c.data = module.c.data.double()
+    module.c.data = module.c.data.double()  # pyright: ignore[reportAttributeAccessIssue]
     pm.save(model, tmp_path)
     assert json.loads((tmp_path / JSON).read_text())["sites"]["in"]["dtypes"] == {"c": "float64"}
     other = sites(pm.load(make(), tmp_path))[0].module("default")
@@ -381,8 +381,8 @@ def test_scalars_of_others_are_plain_once_attached(value: Any, tmp_path: Path) -
     given: dict[str, Any] = {"r": value, "α": value}
     if not isinstance(value, (float, np.floating)):
         given["seed"] = value
-    model = pm.attach(make(), LORA, ["in"], dropout=np.float32(0.25), **given)
-    pm.set(model, α=value)
+    model = pm.attach(make(), LORA, ["in"], dropout=np.float32(0.25), **given)  # pyright: ignore[reportArgumentType]
+    pm.set(model, α=value)  # pyright: ignore[reportArgumentType]
     pm.save(model, tmp_path)
     described = json.loads((tmp_path / JSON).read_text())
     assert described["sites"]["in"]["hyper"]["r"] == 4 and described["sites"]["in"]["knobs"] == {"α": 4.0}

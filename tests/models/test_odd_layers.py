@@ -22,7 +22,7 @@ DORA = padp.compile("dora")
 
 
 class Scaled(nn.Linear):
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         return F.linear(x, 0.5 * self.weight, self.bias)
 
 
@@ -32,13 +32,13 @@ class Grouped(nn.Linear):
     def __init__(self) -> None:
         super().__init__(4, 8, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         blocks = self.weight.unflatten(0, (2, -1))
         return torch.einsum("...gi,goi->...go", x.unflatten(-1, (2, -1)), blocks).flatten(-2)
 
 
 class Paired(nn.Linear):
-    def forward(self, x: Tensor) -> Any:
+    def forward(self, x: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return F.linear(x, self.weight), self.bias
 
 
@@ -55,7 +55,7 @@ class Faithful(nn.Linear):
         self.calls = 0
         self.register_buffer("seen", torch.zeros(()))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         self.calls += 1
         cast(Tensor, self.seen).add_(1)
         return F.dropout(x @ self.weight.T + self.bias, 0.5, self.training)
@@ -72,7 +72,7 @@ class Fp8(nn.Linear):
         super().__init__(8, 8)
         self.weight = nn.Parameter(self.weight.detach().to(torch.float8_e4m3fn), requires_grad=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         return F.linear(x, self.weight.to(x.dtype), self.bias)
 
 
@@ -193,7 +193,7 @@ def test_parametrisations_are_followed() -> None:
 def test_hooks_that_change_what_comes_out_do_not_merge(hook: str) -> None:
     layer = nn.Linear(8, 8)
     if hook == "forward":
-        layer.register_forward_hook(lambda module, args, y: 2 * y)
+        layer.register_forward_hook(lambda module, args, y: 2 * y)  # pyright: ignore[reportOperatorIssue]
     else:
         layer.register_forward_pre_hook(lambda module, args: (args[0].relu(),))
     model = pm.attach(nn.Sequential(layer), LORA)
@@ -260,7 +260,7 @@ def test_what_calls_its_layers_is_let_alone(read: str) -> None:
     first = cast(Any, model[0])
     assert bool(first._forward_hooks) == (read == "dtype") == bool(first.inner._forward_pre_hooks)
     pm.detach(model)
-    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())  # pyright: ignore[reportPrivateUsage]
 
 
 def test_mamba() -> None:

@@ -340,7 +340,7 @@ def test_trainer_saves_and_resumes(tmp_path: Path) -> None:
     first.train()
     second = trainer(4)
     second.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
-    same(dict(second.model.state_dict()), dict(first.model.state_dict()))
+    same(dict(second.model.state_dict()), dict(first.model.state_dict()))  # pyright: ignore[reportOptionalMemberAccess]
     plain, found = type(make_llama()).from_pretrained(tmp_path / "checkpoint-4", output_loading_info=True)
     assert not found["missing_keys"]
     same(dict(plain.state_dict()), dict(make_llama().state_dict()))

@@ -311,7 +311,7 @@ def test_a_backward_pass_twice() -> None:
     x.grad = None
     model.zero_grad()
     model(x).sum().backward()
-    assert_same(found, gradients(model, x))
+    assert_same(found, gradients(model, x))  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
 @pytest.mark.parametrize("call", AGAIN, ids=lambda f: f.__name__)

@@ -35,7 +35,7 @@ def _forget() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch's own, of its tracers
         warnings.filterwarnings("ignore", category=FutureWarning)
-        warnings.filterwarnings("ignore", category=torch.jit._trace.TracerWarning)  # sizes of parameters are constants
+        warnings.filterwarnings("ignore", category=torch.jit._trace.TracerWarning)  # sizes of parameters are constants  # pyright: ignore[reportAttributeAccessIssue]
         yield
     torch.compiler.reset()
 
