@@ -47,7 +47,7 @@ MAX_CALLS = 50
 MAX_STEPS = 300_000
 """Steps that the check of a program takes, all of its variants together; ``compiler/budget.py`` says what a step is."""
 
-MAX_PLAN_STEPS = 200_000
+MAX_PLAN_STEPS = 2_000_000
 """Steps that typing and planning a program for one layer takes."""
 
 MAX_FORMULA = 100
