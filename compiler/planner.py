@@ -27,6 +27,9 @@ from padp.compiler.low import Low, Table
 from padp.compiler.rules import Simplifier
 from padp.compiler.search import Decision, Estimate, Regime, settle
 
+LONG = 8
+"""Factors of a product: up to here every association of neighbours is looked at, of a longer one few."""
+
 Value: TypeAlias = "Callable[[Planner, Node], Low]"
 Application: TypeAlias = "Callable[[Planner, Node, Low], Low | None]"
 
@@ -229,7 +232,8 @@ class Planner:
     def chain(self, factors: tuple[Node, ...], v: Low) -> Low:
         """F₁ … F_k v: neighbours are applied one by one, or multiplied out first, whichever costs less in all.
 
-        From the right, the cheapest way to each point is kept: k² ways are looked at, not 2ᵏ.
+        From the right, the cheapest way to each point is kept: k² ways are looked at, not 2ᵏ; of a long chain, those
+        that multiply out at most ``LONG`` neighbours, or all of it.
         """
         if not factors:
             return v
@@ -244,8 +248,10 @@ class Planner:
             ends[end - 1].append((f"factor {end} last, on the vectors", self.apply(factors[end - 1], so_far)))
             for start in range(end - 2, -1, -1):
                 piece = factors[start:end]
-                if "T" in v.lead and any(self.keeps_base(f) for f in piece):
+                if "T" in v.lead and (self.keeps_base(piece[0]) or self.keeps_base(factors[end - 1])):
                     break
+                if end - start > LONG and (start > 0 or end < len(factors)):
+                    continue
                 made = composed(self, piece, so_far) if composable(factors, start, end) else None
                 if made is not None:
                     ends[start].append((f"factors {start + 1} to {end} composed into blocks of {made[0]}", made[1]))
@@ -269,8 +275,9 @@ class Planner:
         key = tuple(id(f) for f in factors)
         found = self._dense.get(key)
         if found is None:
+            points = range(1, len(factors)) if len(factors) <= LONG else (len(factors) // 2,)
             ways = [(f"the first {k} by the last {len(factors) - k}", self.times(factors[:k], factors[k:]))
-                    for k in range(1, len(factors))]
+                    for k in points]
             found = self._dense[key] = self.either(f"a product of {len(factors)} matrices: in which order", ways)
             self._kept.append(factors)
         return found

@@ -47,6 +47,8 @@ STEP_SHARE_OF_ONE = 1.0 / 1024
 """The same in decoding, with its many calls."""
 MAX_SWEEPS = 6
 MOST_PAIRS = 40
+STEPS_A_VALUE = 1
+"""What it counts to look at one value of a plan once more."""
 NEVER = ("base", "base_without_bias", "dropout", "choice")
 """Not made again in backward: the base layer is called once; dropout draws numbers."""
 
@@ -89,15 +91,31 @@ class Decision:
     low: Low
 
 
+@dataclass(slots=True)
+class Facts:
+    """What an operation counts in every plan that it is in: looked up, because plans are compared by the thousand.
+
+    ``seconds``: of its own. ``size``: its numbers. ``meeting``: seconds to add up two gradients of it. ``held``: whose
+    memory its backward reads. ``stores``: which of its inputs are stored because of it. ``holding``: seconds that it
+    counts to have it for backward, once asked. ``low`` is kept so that its id stays its own.
+    """
+
+    low: Low
+    seconds: float
+    size: float
+    meeting: float
+    held: tuple[Low, ...]
+    stores: dict[int, Low | None]
+    holding: float | None = None
+
+
 @dataclass
 class Estimate:
     """Costs of whole plans in one regime. ``picks`` says which way each choice takes."""
 
     regime: Regime
     picks: dict[int, int]
-    _own: dict[int, float] = field(default_factory=dict)
-    _stores: dict[tuple[int, int], bool] = field(default_factory=dict)
-    _keep: list[Low] = field(default_factory=list)
+    _facts: dict[int, Facts] = field(default_factory=dict)
 
     def resolve(self, low: Low) -> Low:
         """The way that a choice takes now."""
@@ -123,13 +141,20 @@ class Estimate:
                 stack.extend((x, False) for x in self.inputs(low))
         return out
 
+    def facts(self, low: Low) -> Facts:
+        """What is known of one operation."""
+        found = self._facts.get(id(low))
+        if found is None:
+            r = self.regime
+            size = numbers(low, r.tokens)
+            found = self._facts[id(low)] = Facts(
+                low, self._seconds(low), size, 3 * r.width * size / r.machine.bytes,
+                tuple(saved(low)) if r.train else (), {})
+        return found
+
     def own(self, low: Low) -> float:
         """Seconds of one operation, backward included in training."""
-        found = self._own.get(id(low))
-        if found is None:
-            found = self._own[id(low)] = self._seconds(low)
-            self._keep.append(low)
-        return found
+        return self.facts(low).seconds
 
     def _seconds(self, low: Low) -> float:
         r = self.regime
@@ -148,30 +173,35 @@ class Estimate:
         time = 0.0
         kept: dict[int, Low] = {}
         held: dict[int, Low] = {}
-        readers: dict[int, int] = {}
+        readers: set[int] = set()
         lows = self.reached(*roots, above=above)
-        spend(5 * len(lows))
+        spend(STEPS_A_VALUE * len(lows))
         for low in lows:
-            time += self.own(low)
+            found = self.facts(low)
+            time += found.seconds
+            back = r.train and low.grad
             for x in self.inputs(low):
-                if r.train and x.grad and low.grad:
-                    readers[id(x)] = readers.get(id(x), 0) + 1
-                    if readers[id(x)] > 1:  # two gradients meet and are added up
-                        time += 3 * r.width * numbers(x, r.tokens) / r.machine.bytes
-                if self.stores(low, x):
-                    kept[id(source(x))] = source(x)
-            if r.train:
-                for x in saved(low):
-                    home = storage(self.resolve(x))
-                    while home.prim == "choice":
-                        home = storage(self.resolve(home))
-                    held[id(home)] = home
-        size = sum(numbers(x, r.tokens) for x in kept.values())
+                if back and x.grad:
+                    if id(x) in readers:  # two gradients meet and are added up
+                        time += self.facts(x).meeting
+                    readers.add(id(x))
+                stored = found.stores.get(id(x), low)
+                if stored is low:
+                    stored = found.stores[id(x)] = source(x) if self.stored_for(low, x) else None
+                    self.facts(x)
+                if stored is not None:
+                    kept[id(stored)] = stored
+            for x in found.held:
+                home = x if x.prim != "choice" else storage(self.resolve(x))
+                while home.prim == "choice":
+                    home = storage(self.resolve(home))
+                held[id(home)] = home
+        size = sum(self.facts(x).size for x in kept.values())
         few = min(size, r.large * CHEAPLY_STORED)
         price = r.width * (few + (size - few) * TRAFFIC_FOR_A_BYTE) / r.machine.bytes
         price += sum(self.holding(x) for x in held.values())
-        stored = sum(numbers(x, r.tokens) for x in kept.values() if self.is_large(x))
-        return stored, float(f"{time + price:.10g}")  # the order of adding up decides nothing
+        large = sum(self.facts(x).size for x in kept.values() if self.is_large(x))
+        return large, float(f"{time + price:.10g}")  # the order of adding up decides nothing
 
     def time(self, *roots: Low) -> float:
         """The seconds of a plan, without any price of what is kept."""
@@ -185,15 +215,6 @@ class Estimate:
         """Whether a value is made in every call because it is too large to be stored; not a part of a decomposition."""
         return low.stage == 1 and low.prim != "getitem" and self.is_large(low)
 
-    def stores(self, reader: Low, x: Low) -> bool:
-        """``stored_for``, looked up."""
-        key = (id(reader), id(x))
-        found = self._stores.get(key)
-        if found is None:
-            found = self._stores[key] = self.stored_for(reader, x)
-            self._keep += (reader, x)
-        return found
-
     def stored_for(self, reader: Low, x: Low) -> bool:
         """Whether ``x`` is stored beside W because of this reader: made at attach, or in eval once for many calls."""
         if live(x) or constant(source(x)):
@@ -205,6 +226,12 @@ class Estimate:
 
     def holding(self, low: Low) -> float:
         """Seconds that it counts to have a value for backward: held, or made again where that is cheaper."""
+        found = self.facts(low)
+        if found.holding is None:
+            found.holding = self._holding(low)
+        return found.holding
+
+    def _holding(self, low: Low) -> float:
         price = self.held_bytes(low) * TRAFFIC_FOR_A_BYTE / self.regime.machine.bytes
         if not price or low.prim in LEAVES or low.prim in NEVER:
             return price

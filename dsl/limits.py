@@ -47,8 +47,8 @@ MAX_CALLS = 50
 MAX_STEPS = 300_000
 """Steps that the check of a program takes, all of its variants together; ``compiler/budget.py`` says what a step is."""
 
-MAX_PLAN_STEPS = 20_000_000
-"""Steps that typing and planning a program for one layer takes. Chains of pairs that may be equal take millions."""
+MAX_PLAN_STEPS = 200_000
+"""Steps that typing and planning a program for one layer takes."""
 
 MAX_FORMULA = 100
 """Terms of a size or a count when it is multiplied out."""
