@@ -45,7 +45,7 @@ class Stage:
 
     @property
     def graph(self) -> fx.GraphModule:
-        return self.ready()[0]
+        return (self._built or self.ready())[0]
 
     @property
     def direct(self) -> Callable[..., Tensor]:
@@ -57,8 +57,7 @@ class Stage:
     @property
     def leaves(self) -> tuple[Leaf, ...]:
         """What the graph reads, in the order of its arguments."""
-        return self.ready()[1]
-
+        return (self._built or self.ready())[1]
 
     @cached_property
     def reads_base(self) -> bool:

@@ -26,6 +26,8 @@ import torch
 from torch.autograd.function import FunctionCtx
 from torch.utils import checkpoint
 
+from padp.compiler.transforms import compiling
+
 T = TypeVar("T")
 _autograd: Any = getattr(getattr(torch, "_C", None), "_autograd", None)
 _hooks: Callable[[bool], Any] = getattr(_autograd, "_top_saved_tensors_default_hooks", lambda _: None)
@@ -41,7 +43,7 @@ _ATTRIBUTE = "_padp_notes"
 
 def checkpointed() -> bool:
     """Whether this call may be one that backward runs again, or is the second run."""
-    if torch.compiler.is_compiling():
+    if compiling():
         return False
     if torch.is_grad_enabled():
         return _hooks(False) is not None or _backward() != -1

@@ -65,13 +65,17 @@ _DIFFER = _comparison()
 _EXPIRED: Callable[[Any], bool] = cast(Any, torch.UntypedStorage)._expired
 """What ``StorageWeakRef.expired`` asks."""
 
-Copies: TypeAlias = "tuple[tuple[int, int, int], ...]"
-"""(address, address of its copy, bytes) of each piece that is compared."""
+SHORT = 8192
+"""Bytes up to which reading them as an object takes less time than a call into C."""
+
+Copies: TypeAlias = "tuple[tuple[Any, Any, int], ...]"
+"""(what lies there as an object, its bytes, 0) of each short piece that is compared; (address, address of a copy,
+bytes) of a longer one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Witnesses of some tensors; ``alive`` are the copies that they compare with."""
+    """Witnesses of some tensors; ``alive`` are the longer copies that they compare with."""
 
     witnesses: tuple[tuple[StorageWeakRef, int, int, Copies], ...]
     alive: tuple[Tensor, ...]
@@ -94,7 +98,7 @@ class Seen:
                 elif t._version != version:  # an error for an inference tensor  # pyright: ignore
                     return False
                 for here, copy, size in copies:
-                    if _DIFFER(here, copy, size):  # type: ignore[misc]  # pyright: ignore
+                    if _DIFFER(here, copy, size) if size else here.raw != copy:  # type: ignore[misc]  # pyright: ignore
                         return False
         except RuntimeError:
             return False
@@ -139,11 +143,16 @@ def seen(learned: Sequence[Tensor], given: Sequence[Tensor], *, trusted: bool = 
             comparable = _comparable(t)
             if whole and not comparable and not trusted:
                 return None
-            pieces = _pieces(t, whole) if comparable else []
-            alive += (copy for _, copy in pieces)
-            copies = tuple((piece.data_ptr(), copy.data_ptr(), piece.numel() * piece.element_size())
-                           for piece, copy in pieces)
-            witnesses.append((StorageWeakRef(t.untyped_storage()), t.data_ptr(), _version(t), copies))
+            copies: list[tuple[Any, Any, int]] = []
+            for piece in _pieces(t, whole) if comparable else ():
+                here, size = piece.data_ptr(), piece.numel() * piece.element_size()
+                if size <= SHORT:
+                    memory = (ctypes.c_char * size).from_address(here)  # not the memory's owner
+                    copies.append((memory, memory.raw, 0))
+                else:
+                    alive.append(piece.clone())
+                    copies.append((here, alive[-1].data_ptr(), size))
+            witnesses.append((StorageWeakRef(t.untyped_storage()), t.data_ptr(), _version(t), tuple(copies)))
     except RuntimeError:
         return None
     return Seen(tuple(witnesses), tuple(alive))
@@ -159,13 +168,11 @@ def _comparable(t: Tensor) -> bool:
         and (t.is_contiguous() or (t.dim() == 2 and t.mT.is_contiguous()))
 
 
-def _pieces(t: Tensor, whole: bool) -> list[tuple[Tensor, Tensor]]:
-    """Parts of a tensor's memory, each with a copy: all of it, or two pieces from its inside."""
+def _pieces(t: Tensor, whole: bool) -> list[Tensor]:
+    """Parts of a tensor's memory: all of it, or two pieces from its inside."""
     flat = t.detach().as_strided((t.numel(),), (1,))
     size = t.element_size()
     if whole or t.numel() * size <= SMALL:
-        parts = [flat] if t.numel() else []
-    else:
-        width = PIECE // size
-        parts = [flat[at:at + width] for at in (t.numel() // 3, t.numel() * 2 // 3)]
-    return [(part, part.clone()) for part in parts]
+        return [flat] if t.numel() else []
+    width = PIECE // size
+    return [flat[at:at + width] for at in (t.numel() // 3, t.numel() * 2 // 3)]

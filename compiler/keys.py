@@ -42,11 +42,16 @@ def _give_plain_keys(stand: nn.Module, state: MutableMapping[str, Any], prefix: 
     """After ``stand.state_dict``: the keys of the module inside lose its name; marks for what is merged into it."""
     stand = cast("StandIn", stand)
     inner = f"{prefix}{stand.inside}."
-    taken = {key: state.pop(key) for key in _last(state, prefix)}
-    plain = {prefix + key.removeprefix(inner): value for key, value in taken.items() if key.startswith(inner)}
-    state.update(plain)
-    state.update({key: value for key, value in taken.items() if not key.startswith(inner)})
-    state.update({f"{prefix}{_MERGED}{name}": torch.tensor(True) for name in stand.merged})
+    own: dict[str, Any] = {}
+    length = len(inner)
+    for key in _last(state, prefix):
+        if key.startswith(inner):
+            state[prefix + key[length:]] = state.pop(key)
+        else:
+            own[key] = state.pop(key)
+    state.update(own)
+    for name in stand.merged:
+        state[f"{prefix}{_MERGED}{name}"] = torch.tensor(True)
     metadata: dict[str, dict[str, Any]] = getattr(state, "_metadata", {})
     there = inner[:-1]
     metadata.update({(prefix[:-1] + key.removeprefix(there)).removeprefix("" if prefix else "."): dict(metadata[key])

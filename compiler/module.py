@@ -11,7 +11,6 @@ buffer; a random tensor shared by all sites is one ``nn.Parameter`` without grad
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
@@ -23,7 +22,8 @@ from padp.compiler.compiled import Compiled, Lean
 from padp.compiler.complexes import parts_of
 from padp.compiler.direct import alone
 from padp.compiler.emit import Leaf, Stage, printed, run
-from padp.compiler.freshness import Stamp, stamp
+from padp.compiler.freshness import stamp
+from padp.compiler.held import Held, Place, places, rooted_at, standing
 from padp.compiler.ir import Node, depends
 from padp.compiler.low import Low, order
 from padp.compiler.moments import Moment, Moments
@@ -38,7 +38,7 @@ from padp.compiler.shared import SharedStore
 from padp.compiler.site import HeadMap, bias_of, weight_of
 from padp.compiler.starting import initial, mixed, seed_of, shaped, shared_key
 from padp.compiler.state import Learned
-from padp.compiler.transforms import lent, looked_into, passing, transforming
+from padp.compiler.transforms import compiling, lent, looked_into, passing, transforming
 from padp.compiler.updates import prepare
 from padp.compiler.weights import is_offloaded
 from padp.dsl.diagnostics import refuse
@@ -50,17 +50,6 @@ if TYPE_CHECKING:
 Weights = Tensor | Mapping[str, Tensor] | None
 Tokens = Literal["many", "one"]
 """How many tokens a call has: many (a prompt, a batch) or one (decoding). Plans differ."""
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """The values of a step stage, and the stamp of what they were computed from. Never changed, only replaced: a call
-    that has taken it computes with values of one moment, whatever other threads do."""
-
-    stage: Stage
-    stamp: Stamp
-    origin: Origin
-    values: list[Tensor]
 
 
 _KEPT = ("_held", "_numbers")
@@ -117,6 +106,8 @@ class AdapterModule(nn.Module):
         self.moments = Moments()
         self._numbers: tuple[object, list[Tensor]] | None = None
         self._origin = NOWHERE
+        leaves = (*compiled.roots.base, *(("param", name) for name in compiled.roots.frozen))
+        self._rooted_at = rooted_at(leaves, self.names, compiled.has_bias)
         self.tokens: Tokens = "many"
         self.unstarted = device.type == "meta"  # whether its tensors have no values of their own yet
         compiled.ready()
@@ -291,6 +282,8 @@ class AdapterModule(nn.Module):
     def minds(self, base: nn.Module | None, weight: Weights = None) -> Compiled | None:
         """The plans for a base that is trained too, or lent for this call, where that matters. Otherwise None, and what
         was computed from the base's weights is in line with them."""
+        if weight is None and type(base) is nn.Linear and self._untouched(base):
+            return None
         since = self.moments.now
         if weight is None and base is not None:
             weight, bias = weight_of(base), bias_of(base)
@@ -301,13 +294,24 @@ class AdapterModule(nn.Module):
         for t in moving:
             moves = moves or (trains and t.requires_grad) or (lends and lent(t))
         if moves:
-            if torch.compiler.is_compiling() and "base_moves" not in self.compiled.__dict__:
+            if compiling() and "base_moves" not in self.compiled.__dict__:
                 raise refuse("E511", f"{self.adapter.name}: a base that is trained too has other plans, and they are "
                              "not made while torch compiles", suggestion="call the model once before torch.compile")
             return self.compiled.base_moves
-        if not torch.compiler.is_compiling():
+        if not compiling():
             self.keep_in_line(weight, bias, since=since)
         return None
+
+    def _untouched(self, base: nn.Linear) -> bool:
+        """Whether all is seen at once to be in line, as at most calls: ``minds`` by a shorter way."""
+        own = base._parameters  # pyright: ignore[reportPrivateUsage]
+        weight, bias = own.get("weight"), own.get("bias")
+        if weight is None or looked_into() or (torch.is_grad_enabled() and (
+                weight.requires_grad or (bias is not None and bias.requires_grad))):
+            return False
+        at: tuple[Place, ...] = self._rooted_at
+        there = standing(at, self, base) if at else []
+        return there is not None and (not at or self.__dict__["_origin"].untouched(there))
 
     def _register(self, name: str, p: Learned, value: Tensor, dtype: torch.dtype) -> None:
         attribute = self.names[name]
@@ -401,6 +405,7 @@ class AdapterModule(nn.Module):
         """y for x of any leading shape; the base layer is called inside, once. A hidden site gives None for it."""
         if self.unstarted:
             self.refuse_empty(x.is_meta)
+        y: Tensor | None
         tokens = self.tokens  # once: another thread may say otherwise meanwhile
         moving = self.minds(base) if base is not None and self.compiled.roots.minds else None  # pyright: ignore[reportUnnecessaryComparison]
         if moving is None and tokens == "one" and alone(x) and plain_or_none(base):
@@ -411,21 +416,25 @@ class AdapterModule(nn.Module):
         if self.dropout and self.training:
             y = call_base(base, x, x)
             return y + self.added(x, base).to(y.dtype)
-        if not (torch.is_grad_enabled() or self.training) and passing():
+        trains = torch.is_grad_enabled() or self.training
+        if not trains and passing():
             whole = plan.evaluation(tokens).whole
-            return cast(Tensor, whole.graph(x, base, False, *self.arguments(whole, base)))
-        if torch.is_grad_enabled() or self.training or moving is not None:
+            y = whole.graph(x, base, False, *self.arguments(whole, base))
+        elif trains or moving is not None:
             self.drop_cache()
             if tokens == "one":
                 whole = plan.one.whole if passing() else plan.step_of_one
-                return cast(Tensor, whole.graph(x, base, self.training, *self.arguments(whole, base, moving=moving)))
-            lean = plan.lean if moving is None and torch.is_grad_enabled() else None
-            if lean is not None and not looked_into() and possible(x):
-                return self._leanly(lean, x, base)
-            given = self.arguments(plan.train, base, moving=moving)
-            return cast(Tensor, plan.train.graph(x, base, self.training, *given))
-        steps, token = self.steps(base, tokens=tokens), plan.evaluation(tokens).token
-        return cast(Tensor, token.graph.forward(x, base, False, *self.arguments(token, base, steps)))
+                y = whole.graph(x, base, self.training, *self.arguments(whole, base, moving=moving))
+            else:
+                lean = plan.lean if moving is None and torch.is_grad_enabled() else None
+                if lean is not None and not looked_into() and possible(x):
+                    return self._leanly(lean, x, base)
+                given = self.arguments(plan.train, base, moving=moving)
+                y = plan.train.graph(x, base, self.training, *given)
+        else:
+            steps, token = self.steps(base, tokens=tokens), plan.evaluation(tokens).token
+            y = token.graph.forward(x, base, False, *self.arguments(token, base, steps))
+        return y
 
     def _directly(self, x: Tensor, base: nn.Module | None) -> Tensor | None:
         """y by the plan for one token without its questions, whose answers are known; None where they are not."""
@@ -493,17 +502,22 @@ class AdapterModule(nn.Module):
         stage = self.plans_on(base).evaluation(tokens).step
         if stage is None:
             return []
-        held = cast("Held | None", self.__dict__["_held"])
+        held: Held | None = self.__dict__["_held"]
         like = self.like
+        origin_of_now: Origin = self.__dict__["_origin"]  # another one when W or a frozen tensor changed
+        if held is not None and held.stage is stage and held.origin is origin_of_now:
+            there = standing(held.at, self, base) if weight is None and not self._modules else None
+            if there is None:
+                learned, given = self._read_by(stage, base, weight)
+                there = [*learned, *given]
+            if held.stamp.holds(there, like):
+                return held.values
         learned, given = self._read_by(stage, base, weight)
-        origin_of_now = cast(Origin, self.__dict__["_origin"])  # another one when W or a frozen tensor changed
-        if held is not None and held.stage is stage and held.origin is origin_of_now \
-                and held.stamp.holds([*learned, *given], like):
-            return held.values
         now = stamp(learned, given, like, trusted=tokens == "one")
         made = stage.graph(like, base, False, *self.arguments(stage, base, weight=weight))
         values = list(made) if isinstance(made, (tuple, list)) else [made]
-        self.__dict__["_held"] = None if now is None else Held(stage, now, origin_of_now, values)
+        self.__dict__["_held"] = None if now is None else \
+            Held(stage, now, origin_of_now, places(stage, self), values)
         return values
 
     def _read_by(self, stage: Stage, base: nn.Module | None, weight: Weights) -> tuple[list[Tensor], list[Tensor]]:

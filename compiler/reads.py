@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 
-import torch
+from padp.compiler.transforms import compiling
 
 
 class _Open(threading.local):
@@ -21,7 +21,7 @@ _OPEN = _Open()
 
 def reading(stand: object) -> None:
     """Note that the weight of a stand-in is read."""
-    if not torch.compiler.is_compiling():
+    if not compiling():
         for run in _OPEN.runs:
             run.add(id(stand))
 

@@ -24,6 +24,7 @@ from padp.compiler.moments import Moments, in_one_state
 from padp.compiler.prims import call_base
 from padp.compiler.products import plain
 from padp.compiler.reads import reading
+from padp.compiler.transforms import compiling
 from padp.compiler.weights import is_lazy, is_sharded, stored_as, why_no_product, why_unreadable
 from padp.dsl.diagnostics import refuse
 
@@ -422,9 +423,9 @@ class LinearSite(Site, StandIn):
         replace_on(self, self.base, name, value)
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():
+        if compiling():
             return self._now(x)
-        moments = cast(Moments, self.__dict__["moments"])
+        moments: Moments = self.__dict__["moments"]
         now = moments.now
         if now is None:
             return in_one_state(moments, self._now, x)
@@ -447,12 +448,12 @@ class LinearSite(Site, StandIn):
         if not names:
             return cast(Tensor, self.base(x))
         if len(names) == 1:
-            here = self._modules  # past __getattr__, which would ask the base
-            module = cast(nn.ModuleDict, here["adapters"])._modules[names[0]]  # pyright: ignore[reportPrivateUsage]
-            assert module is not None
+            here: dict[str, Any] = self._modules  # past __getattr__, which would ask the base
+            module = here["adapters"]._modules[names[0]]
             if "_hf_hook" in module.__dict__:
                 self.module(names[0]).refuse_empty()
-            return cast(Tensor, module(x, here["base"]))
+            y: Tensor = module(x, here["base"])
+            return y
         for name in names:
             self.module(name).refuse_empty(x.is_meta)
         y = call_base(self.base, x, x)

@@ -7,6 +7,7 @@ time and memory.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,18 +24,27 @@ _MODES: Callable[[], int] | None = getattr(getattr(torch, "_C", None), "_len_tor
 _CASTING: Callable[[], bool] = getattr(getattr(torch, "_C", None), "_is_any_autocast_enabled",
                                        lambda: torch.is_autocast_enabled("cpu"))
 """Whether autocast is on anywhere; torch has no public name for it."""
-_TRACED: Callable[[], bool] = getattr(torch.jit, "is_tracing", lambda: False)
+_TRACED: Callable[[], bool] = getattr(getattr(torch, "_C", None), "_is_tracing",
+                                      getattr(torch.jit, "is_tracing", lambda: False))
+_compiler: Any = torch.compiler
+_levels: Any = forward_ad
+
+
+def compiling() -> bool:
+    """``torch.compiler.is_compiling``, by a shorter way: a call asks several times. Dynamo takes the first for true and
+    never looks at the second, which is true in an export that runs the code."""
+    return torch.compiler.is_dynamo_compiling() or getattr(_compiler, "_is_compiling_flag", False)
 
 
 def looked_into() -> bool:
     """True under torch.compile, export, jit.trace, vmap, torch.func.grad and forward-mode differentiation."""
-    return torch.compiler.is_compiling() or _TRACED() or (_PEEK is not None and _PEEK() is not None) \
-        or getattr(forward_ad, "_current_level", -1) >= 0
+    return torch.compiler.is_dynamo_compiling() or getattr(_compiler, "_is_compiling_flag", False) or _TRACED() \
+        or (_PEEK is not None and _PEEK() is not None) or getattr(_levels, "_current_level", -1) >= 0
 
 
 def transforming() -> bool:
     """Whether torch.func transforms what runs now."""
-    return not torch.compiler.is_compiling() and _PEEK is not None and _PEEK() is not None
+    return not compiling() and _PEEK is not None and _PEEK() is not None
 
 
 def lent(t: Tensor) -> bool:

@@ -19,6 +19,7 @@ from padp.compiler.acting import acting
 from padp.compiler.following import follow, replace_on, unfollow
 from padp.compiler.moments import in_one_state
 from padp.compiler.site import HeadMap, Kept, Site, StandIn, leave_in, merge_into, put_in, take_out
+from padp.compiler.transforms import compiling
 from padp.dsl.diagnostics import refuse
 from padp.models.heads import Attention
 from padp.models.walk import inside
@@ -134,7 +135,7 @@ class HeadProjection(StandIn):
         return self.site.knobbed(name)
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():
+        if compiling():
             return self._now(x)
         return in_one_state(self.site.moments, self._now, x)
 

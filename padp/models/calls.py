@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
+from padp.compiler.transforms import compiling
 from padp.dsl.diagnostics import refuse
 from padp.models.positions import Edited, Positions, before_answers, edited, marked, starts_of
 from padp.models.told import Generation, Told, rows_of
@@ -61,7 +62,7 @@ class Call:
 
     def chosen(self, positions: Positions, rows: int, tokens: int, device: torch.device, label: str) -> Chosen:
         """The tokens that a hidden state of (rows, tokens, d) is edited at; the same for all blocks of the call."""
-        if torch.compiler.is_compiling():
+        if compiling():
             return _chosen(self, positions, rows, tokens, device, label)
         key = positions, rows, tokens, device
         found = self.known.get(key)
@@ -223,7 +224,7 @@ def _before_the_answer(call: Call, real: Tensor, starts: Tensor | None, position
     prompt, untold = before_answers(labels, real, starts, ahead=kind.seq2seq)
     if positions.need_the_end:
         message = "the labels begin at an example's first token"
-        if torch.compiler.is_compiling():
+        if compiling():
             torch._assert_async(~untold.any(), f"{label}: {message}")  # pyright: ignore
         elif bool(untold.any()):
             raise _no_end(label, message)
@@ -260,7 +261,7 @@ def _as_told(call: Call, told: Told, behind: int, mask: Tensor | None, positions
                 prompt = torch.cat([prompt[:, :both] & mask[:, :both], prompt[:, both:]], 1)
         else:
             assert told.length is not None
-            if starts is not None and not torch.compiler.is_compiling() and bool(starts[:, 1:].any()):
+            if starts is not None and not compiling() and bool(starts[:, 1:].any()):
                 raise refuse("E511", f"{label}: a length for each row does not say where packed prompts end",
                              suggestion="padp.prompt(model, mask=…) with ones at the prompts' tokens")
             length = told.length.to(device)

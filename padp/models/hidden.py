@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from padp.compiler.acting import acting
 from padp.compiler.moments import in_one_state
 from padp.compiler.site import Site
+from padp.compiler.transforms import compiling
 from padp.dsl.diagnostics import refuse
 from padp.models.calls import Call
 from padp.models.positions import Edited, Positions, read_positions
@@ -100,7 +101,7 @@ def positions_of(module: AdapterModule) -> Positions:
 
 def run(module: AdapterModule, h: Tensor) -> Tensor:
     """The adapter on hidden vectors of any leading shape."""
-    if torch.compiler.is_compiling():
+    if compiling():
         return cast(Tensor, module(h, None)).to(h.dtype)
     return cast(Tensor, in_one_state(module.moments, module, h, None)).to(h.dtype)
 

@@ -15,7 +15,7 @@ from padp.models.attention import HeadProjection
 from padp.models.hidden import HiddenSite
 from padp.models.record import holder
 from padp.models.saved import saved_modules
-from padp.models.walk import sites, walk
+from padp.models.walk import inside, sites, walk
 
 Model = TypeVar("Model", bound=nn.Module)
 Mergeable: TypeAlias = LinearSite | HeadProjection
@@ -96,9 +96,11 @@ def refuse_tied(model: nn.Module, parts: list[Mergeable]) -> None:
     """E509, with both names, when a weight or bias that is to change is another module's too."""
     owners: defaultdict[tuple[int, int], list[tuple[str, nn.Module]]] = defaultdict(list)
     for path, module in model.named_modules():
-        for tensor in module.parameters(recurse=False):
-            if not tensor.is_meta and stored_as(module) is None and not is_lazy(module):
-                owners[_memory(tensor)].append((path, module))
+        tensors = [t for t in inside(module, "_parameters").values() if t is not None]
+        if tensors and not is_lazy(module) and stored_as(module) is None:
+            for tensor in tensors:
+                if not tensor.is_meta:
+                    owners[_memory(tensor)].append((path, module))
     for part in parts:
         for tensor in part.base.parameters(recurse=False):
             if tensor.is_meta:

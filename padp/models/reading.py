@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from padp.compiler.first_runs import checkpointed, then
+from padp.compiler.transforms import compiling
 from padp.dsl.diagnostics import refuse
 from padp.models.calls import Call, Kind, argument, read
 from padp.models.told import Told, generation
@@ -78,7 +79,7 @@ class PromptReader:
     # ------------------------------------------------------------ hooks
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if torch.compiler.is_compiling():
+        if compiling():
             outer = self.here.stack[-1].call if self.here.stack else None
             self.here.stack.append(Entry(module, self._read(module, args, kwargs, outer), None, -1))
             return
@@ -109,7 +110,7 @@ class PromptReader:
         When activations are checkpointed the block runs again during backward, possibly after other calls and in
         another thread: then it is the one of its first run. E511 when it cannot be told.
         """
-        if torch.compiler.is_compiling():
+        if compiling():
             return self.here.stack[-1].call if self.here.stack else Call(self.kind)
         task = _task()
         entry = self._innermost(_caller(), task)

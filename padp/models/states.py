@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from padp.compiler.keys import refuse_half_merged, refuse_under_merged
 from padp.compiler.module import AdapterModule
 from padp.compiler.site import Site, StandIn
 from padp.models.building import shared_of
+from padp.models.walk import everywhere
 
 _WRAPPERS = ("_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")  # torch leaves these out of state dicts itself
 
@@ -41,10 +42,9 @@ def forget_states(model: nn.Module) -> None:
                 del hooks[key]
 
 
-def _several(model: nn.Module) -> list[list[str]]:
+def _several(ours: Sequence[tuple[str, nn.Module]]) -> list[list[str]]:
     """The keys of every tensor of ours that has several, in the model's order."""
-    found_at = [(path, module) for path, module in model.named_modules(remove_duplicate=False)
-                if isinstance(module, AdapterModule)]
+    found_at = [(path, module) for path, module in ours if isinstance(module, AdapterModule)]
     often = Counter(id(module) for _, module in found_at)
     names: dict[int, list[str]] = {}
     for path, module in found_at:
@@ -62,10 +62,12 @@ def _stored(module: nn.Module) -> Mapping[str, Tensor]:
 
 
 def _keep_first(model: nn.Module, state: MutableMapping[str, Any], prefix: str, _: object) -> None:
-    for _first, *others in _several(model):
+    ours = [(path, module) for path, module in everywhere(model) if isinstance(module, (AdapterModule, StandIn))]
+    for _first, *others in _several(ours):
         for name in others:
             state.pop(prefix + name, None)
-    made = [stand.path for stand in model.modules() if isinstance(stand, StandIn) and makes_bias(stand)]
+    stands = {id(stand): stand for _, stand in ours if isinstance(stand, StandIn)}.values()
+    made = [stand.path for stand in stands if makes_bias(stand)]
     if made:
         warnings.warn(f"{made[0]}.bias came with merging ({len(made)} such layers): a plain model has none there, and "
                       "leaves it out when it loads this state dict", stacklevel=3)
@@ -86,7 +88,7 @@ def _spread(model: nn.Module, state: MutableMapping[str, Any], prefix: str, *_: 
             refuse_half_merged(module, marked, here)
         if isinstance(module, Site):
             refuse_under_merged(module, state, here)
-    for names in _several(model):
+    for names in _several(list(everywhere(model))):
         keys = [prefix + name for name in names]
         found = [state[key] for key in keys if key in state]
         first = found[0] if found else None

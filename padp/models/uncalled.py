@@ -13,11 +13,11 @@ import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from padp.compiler.reads import begin, end
 from padp.compiler.site import LinearSite, Site, StandIn
+from padp.compiler.transforms import compiling
 from padp.dsl.diagnostics import refuse
 from padp.models.walk import inside
 
@@ -77,16 +77,16 @@ class Watch:
             self.arm()
 
     def enter(self, module: nn.Module, args: object) -> None:
-        if not torch.compiler.is_compiling():
+        if not compiling():
             begin()
             self._called.runs.append(set())
 
     def called(self, site: nn.Module, args: object) -> None:
-        if not torch.compiler.is_compiling() and self._called.runs:
+        if not compiling() and self._called.runs:
             self._called.runs[-1].add(id(site))
 
     def leave(self, module: nn.Module, args: object, output: object) -> None:
-        if torch.compiler.is_compiling() or not self._called.runs:
+        if compiling() or not self._called.runs:
             return
         read, called = end(), self._called.runs.pop()
         for site in self.sites:

@@ -16,14 +16,30 @@ def walk(module: nn.Module, path: str = "", seen: set[int] | None = None) -> Ite
     So nothing has a name that padp made up: ``encoder.query`` is the site, there is no ``encoder.query.base``.
     """
     seen = set() if seen is None else seen
-    if id(module) in seen:
-        return
-    seen.add(id(module))
-    yield path, module
-    if isinstance(module, (Site, StandIn)):
-        return
-    for name, child in module.named_children():
-        yield from walk(child, f"{path}.{name}" if path else name, seen)
+    waiting = [(path, module)]
+    while waiting:
+        path, module = waiting.pop()
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        yield path, module
+        if not isinstance(module, (Site, StandIn)):
+            waiting += children(path, module)
+
+
+def everywhere(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """(path, module) of all modules, ours and what is in them too, under every name that they have."""
+    waiting = [("", model)]
+    while waiting:
+        path, module = waiting.pop()
+        yield path, module
+        waiting += children(path, module)
+
+
+def children(path: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """What stands in a module that has this path, the last first: as it is taken from the end of a list."""
+    before = f"{path}." if path else ""
+    return [(before + name, child) for name, child in reversed(inside(module, "_modules").items()) if child is not None]
 
 
 def sites(model: nn.Module) -> list[Site]:

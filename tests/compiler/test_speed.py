@@ -18,7 +18,6 @@ from padp.compiler.dims import same, symbol
 from padp.compiler.program import library
 from padp.dsl.source import Span
 
-
 YARDSTICK = 0.45
 RUNS = 5
 
