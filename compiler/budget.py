@@ -9,7 +9,7 @@ A step is about what looking at a few nodes takes; making one of the IR takes te
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -41,8 +41,8 @@ class Steps:
 _CURRENT: ContextVar[Steps | None] = ContextVar("padp_steps", default=None)
 
 
-@contextmanager  # pyright: ignore[reportDeprecated]
-def budget(source: Source | None, limit: int = MAX_STEPS, doing: str = "check") -> Iterator[Steps]:
+@contextmanager
+def budget(source: Source | None, limit: int = MAX_STEPS, doing: str = "check") -> Generator[Steps, None, None]:
     """Work on one program. A budget inside of another is its own: what is kept from call to call costs what it cost."""
     steps = Steps(source, limit, doing)
     token = _CURRENT.set(steps)

@@ -401,19 +401,19 @@ class AdapterModule(nn.Module):
 
     # ------------------------------------------------------------ forward
 
-    def forward(self, x: Tensor, base: nn.Module) -> Tensor:
+    def forward(self, x: Tensor, base: nn.Module | None) -> Tensor:
         """y for x of any leading shape; the base layer is called inside, once. A hidden site gives None for it."""
         if self.unstarted:
             self.refuse_empty(x.is_meta)
-        y: Tensor | None
         tokens = self.tokens  # once: another thread may say otherwise meanwhile
-        moving = self.minds(base) if base is not None and self.compiled.roots.minds else None  # pyright: ignore[reportUnnecessaryComparison]
+        moving = self.minds(base) if base is not None and self.compiled.roots.minds else None
         if moving is None and tokens == "one" and alone(x) and plain_or_none(base):
-            y = self._directly(x, base)
-            if y is not None:
-                return y
+            found = self._directly(x, base)
+            if found is not None:
+                return found
         plan = moving or self.plans_on(base)
-        if self.dropout and self.training:
+        y: Tensor
+        if self.dropout and self.training and base is not None:  # it adds to a layer's output
             y = call_base(base, x, x)
             return y + self.added(x, base).to(y.dtype)
         trains = torch.is_grad_enabled() or self.training
@@ -481,7 +481,7 @@ class AdapterModule(nn.Module):
         own = type(weight) in (Tensor, nn.Parameter) and weight.dtype == self.like.dtype and not weight.requires_grad
         return other if own else self.compiled
 
-    def _leanly(self, lean: Lean, x: Tensor, base: nn.Module) -> Tensor:
+    def _leanly(self, lean: Lean, x: Tensor, base: nn.Module | None) -> Tensor:
         """The training plan; what it drops, backward makes again, from the tensors that this pass read."""
         training = self.training
         arguments = self.arguments(lean.stage, base)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 import pytest
@@ -35,8 +35,8 @@ def functions(first: str, step: str, depth: int) -> str:
     return f"f0(u) ← {first}\n" + "".join(f"f{i}(u) ← {step.replace('g', f'f{i - 1}')}\n" for i in range(1, depth + 1))
 
 
-@contextmanager  # pyright: ignore[reportDeprecated]
-def soon() -> Iterator[None]:
+@contextmanager
+def soon() -> Generator[None, None, None]:
     """A time that a person waits for, also on a busy machine."""
     start = time.process_time()
     yield
@@ -131,8 +131,8 @@ def test_twice_as_much_takes_twice_as_long(what: str, monkeypatch: pytest.Monkey
     """Steps, not seconds; a little more than twice, for what is looked up in lists."""
     used: list[int] = []
 
-    @contextmanager  # pyright: ignore[reportDeprecated]
-    def noted(source: Source | None) -> Iterator[Steps]:
+    @contextmanager
+    def noted(source: Source | None) -> Generator[Steps, None, None]:
         with budget(source, 10**9) as steps:
             yield steps
         used.append(steps.limit - steps.left)
@@ -148,8 +148,8 @@ def test_the_same_text_takes_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> 
     """Whatever has been looked up before: the answer does not depend on it."""
     used: list[int] = []
 
-    @contextmanager  # pyright: ignore[reportDeprecated]
-    def noted(source: Source | None) -> Iterator[Steps]:
+    @contextmanager
+    def noted(source: Source | None) -> Generator[Steps, None, None]:
         with budget(source) as steps:
             yield steps
         used.append(steps.left)
