@@ -69,7 +69,8 @@ def attention_maps(typed: Elaborated, rules: Simplifier) -> tuple[dict[str, Mapp
         if q.offset is not None or k.offset is not None:
             raise refuse("E511", "Q and K together are exact only with their biases inside, as in [W_Q, b_Q] @ [x; 1]",
                          method.span, source=method.source)
-        found["q"] = Mapped(rules.prod((rules.t(_on_heads(k, q)), q.matrix)), None, False)
+        turned = rules.t(_on_heads(typed, rules, k.matrix))
+        found["q"] = Mapped(rules.prod((turned, q.matrix)), None, False)
     elif "k" in found and found["k"].grouped:
         k = found.pop("k")
         if k.offset is not None:
@@ -79,9 +80,11 @@ def attention_maps(typed: Elaborated, rules: Simplifier) -> tuple[dict[str, Mapp
     if "v" in found and ("o" in found or found["v"].grouped):
         v = found.pop("v")
         o = found.get("o")
-        matrix = v.matrix if o is None else rules.prod((o.matrix, _on_heads(v, o)))
-        offset = None if v.offset is None else v.offset if o is None else rules.prod((o.matrix, v.offset))
-        found["o"] = Mapped(matrix, offset, False)
+        if o is None:
+            found["o"] = Mapped(v.matrix, v.offset, False)
+        else:
+            offset = None if v.offset is None else rules.prod((o.matrix, _on_heads(typed, rules, v.offset)))
+            found["o"] = Mapped(rules.prod((o.matrix, _on_heads(typed, rules, v.matrix))), offset, False)
     return {role: _each_head(typed, rules, role, mapped) for role, mapped in found.items()}, joint
 
 
@@ -92,11 +95,15 @@ def _each_head(typed: Elaborated, rules: Simplifier, role: str, mapped: Mapped) 
     return Mapped(rules.for_each(mapped.matrix, heads), offset, mapped.grouped)
 
 
-def _on_heads(one: Mapped, other: Mapped) -> Node:
-    """``one``'s matrix over the query heads; one that is the same for all heads is that for any number of them."""
-    if one.matrix.type.family and not b.fits(one.matrix.type.family, other.matrix.type.family):
-        raise refuse("E511", "maps over different numbers of heads meet", suggestion="grouped(…) for groups of heads")
-    return one.matrix
+def _on_heads(typed: Elaborated, rules: Simplifier, one: Node) -> Node:
+    """What groups of heads have, over the query heads: head h is given what its group has."""
+    while one.op == "expand" and one.args[0].type.item == one.type.item:
+        one = one.args[0]  # the same for every group, and so for every head
+    heads = typed.names["W_Q"].type.family
+    if not one.type.family or b.fits(one.type.family, heads):
+        return one
+    type_ = type(one.type)(one.type.item, heads, one.type.loops, one.type.row, one.type.kind)
+    return rules.g.node("grouped", (one,), (heads[-1], one.type.rank), type_)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +129,8 @@ def _projection_map(typed: Elaborated, rules: Simplifier, role: str, node: Node,
     bias = typed.names.get(f"b_{role.upper()}")
     offset = [] if found.rest is None else [found.rest]
     if found.outer is not None and bias is not None and not b.is_zero(bias):
+        if found.grouped:
+            bias = _on_heads(typed, rules, bias)
         offset += [] if mentions else [bias]
         offset.append(rules.scale(g.const(-1), rules.prod((found.outer, bias))))
     shift = rules.add(offset, offset[0].type) if offset else None
@@ -162,6 +171,10 @@ def _affine(rules: Simplifier, role: str, node: Node) -> _Affine:
             outer, inner, rest = (None if x is None else rules.prod((b.diag(g, by), x))
                                   for x in (inside.outer, inside.inner, inside.rest))
             return _Affine(outer, inner, rest, inside.grouped)
+        case "grouped" if not (inside := _affine(rules, role, node.args[0])).grouped:
+            outer, inner, rest = (None if x is None else g.node("grouped", (x,), (node.attrs[0], x.type.rank),
+                                  b.typed(x.type.item, node)) for x in (inside.outer, inside.inner, inside.rest))
+            return _Affine(outer, inner, rest, True)
         case "expand":
             inside = _affine(rules, role, node.args[0])
             outer, inner, rest = (None if x is None else g.node("expand", (x,), (), b.typed(x.type.item, node))

@@ -19,6 +19,8 @@ c ∈ ℝ: learned, init = 1
 t ∈ (ℝ)^H: learned, init = 1
 M ∈ (ℝ^{e×e})^H: learned, init = 0
 N ∈ ℝ^{e×e}: learned, init = I
+F ∈ (ℝ^{e×e})^G: learned, init = I
+g ∈ (ℝ^e)^G: learned, init = 0
 """
 MAPS = [
     "q = diag(s) @ (W_Q @ x + b_Q)", "q = s ⊙ (W_Q @ x + b_Q)", "q = (W_Q @ x + b_Q) ⊙ s", "q = s · (W_Q @ x + b_Q)",
@@ -31,14 +33,39 @@ MAPS = [
     "q = W_Q @ x + b_Q + s", "v = W_V @ x + b_V + s", "q = N @ (W_Q @ x + b_Q) + s", "q = s ⊙ (W_Q @ x), o = c · W_O",
 ]
 
+TOGETHER = [
+    "o = W_O @ N, v = N @ W_V @ x",
+    "o = W_O @ N, v = N @ (W_V @ x + b_V)",
+    "o = W_O @ N, v = N⁻¹ @ (W_V @ x + b_V) + s",
+    "o = W_O @ N, v = W_V @ x + N @ W_V @ x",
+    "o = W_O @ N, v = F @ (W_V @ x + b_V) + g",
+    "o = W_O @ M, v = N @ W_V @ x",
+    "o = W_O @ M, v = F @ (W_V @ x + b_V) + g",
+    "o = c · W_O, v = w ⊙ (W_V @ x + b_V)",
+    "o = t · W_O, v = s ⊙ (W_V @ x)",
+    "q = N @ [W_Q, b_Q] @ [x; 1], k = N @ [W_K, b_K] @ [x; 1]",
+    "q = M @ [W_Q, b_Q] @ [x; 1], k = F @ [W_K, b_K] @ [x; 1]",
+    "q = N @ [W_Q, b_Q] @ [x; 1], k = F⁻¹ @ [W_K, b_K] @ [x; 1]",
+]
+"""Two that meet in one map: of all heads, of each head or of each group of heads."""
+
+GROUPED = [
+    "v = M @ grouped(W_V) @ x", "v = grouped(W_V @ x)", "v = M @ grouped(W_V @ x + b_V)",
+    "v = M @ (grouped(W_V) @ x + grouped(b_V)) + u", "v = grouped(F) @ grouped(W_V @ x)",
+    "o = W_O @ M, v = M @ grouped(W_V) @ x", "o = W_O @ N, v = u ⊙ grouped(W_V @ x + b_V)",
+    "k = M @ grouped([W_K, b_K]) @ [x; 1]", "q = N @ [W_Q, b_Q] @ [x; 1], k = M @ grouped([W_K, b_K]) @ [x; 1]",
+]
+"""Keys and values of each query head."""
+EVERY = [(given, relation) for given in MAPS + TOGETHER for relation in ("", " where H = G·p")] + \
+    [(given, " where H = G·p") for given in GROUPED]
+
 
 def text(given: str, relation: str = "") -> str:
     used = [line for line in TENSORS.splitlines() if re.search(rf"\b{line.split()[0]}\b", given)]
     return "\n".join([f"adapter Heads on {SITE}{relation}", *used, f"y ← attn({given})", ""])
 
 
-@pytest.mark.parametrize("relation", ["", " where H = G·p"], ids=["free", "related"])
-@pytest.mark.parametrize("given", MAPS)
+@pytest.mark.parametrize(("given", "relation"), EVERY)
 def test_a_map_of_its_own_projection(given: str, relation: str) -> None:
     program = text(given, relation)
     assert not [d for d in padp.check(program) if d.severity == "error"]
