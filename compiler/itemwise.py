@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from padp.compiler.kernels import triangle_size
+from padp.compiler.singular import solved
 from padp.dsl.diagnostics import refuse
 
 
@@ -53,14 +54,14 @@ def _wide(t: Tensor) -> Tensor:
 def inverse(M: Tensor) -> Tensor:
     """M⁻¹ of one matrix: X with M X = I."""
     unit = torch.eye(M.shape[-1], dtype=_wide(M).dtype, device=M.device)
-    made: Tensor = torch.linalg.solve(_wide(M), unit)
+    made: Tensor = solved(torch.linalg.solve, _wide(M), unit)
     return made.to(M.dtype)
 
 
 def solve(A: Tensor, B: Tensor) -> Tensor:
     """A⁻¹ B of one matrix, and one matrix or vector: column by column for all columns."""
     columns = B[:, None] if B.dim() == 1 else B
-    made: Tensor = torch.linalg.solve(_wide(A), _wide(columns))
+    made: Tensor = solved(torch.linalg.solve, _wide(A), _wide(columns))
     return (made[:, 0] if B.dim() == 1 else made).to(B.dtype)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from padp.compiler import waves
+from padp.compiler.singular import solved
 from padp.dsl.diagnostics import refuse
 
 _HALF = (torch.bfloat16, torch.float16)
@@ -191,7 +192,7 @@ def svd(M: Tensor, rank: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
     Computed in float64 (attach time only). Singular vectors have no sign of their own: in each column of U the
     entry of largest magnitude, the first of equals, is made positive.
     """
-    U, S, Vh = _signed(*torch.linalg.svd(M.double(), full_matrices=False))
+    U, S, Vh = _signed(*solved(torch.linalg.svd, M.double(), full_matrices=False))
     if rank is not None:
         if rank > S.shape[-1] or rank < 1:
             raise refuse("E501", f"svd: rank = {rank}, but a {M.shape[-2]}×{M.shape[-1]} matrix has {S.shape[-1]}")
@@ -211,16 +212,16 @@ def svd_of_product(A: Tensor, B: Tensor, rank: int) -> tuple[Tensor, Tensor, Ten
 
     A = Q_A R_A, Bᵀ = Q_B R_B, and R_A R_Bᵀ = U Σ Vᵀ is small; then A B = (Q_A U) Σ (Q_B V)ᵀ.
     """
-    Qa, Ra = torch.linalg.qr(A.double())
-    Qb, Rb = torch.linalg.qr(B.double().mT)
-    U, S, Vh = torch.linalg.svd(Ra @ Rb.mT, full_matrices=False)
+    Qa, Ra = solved(torch.linalg.qr, A.double())
+    Qb, Rb = solved(torch.linalg.qr, B.double().mT)
+    U, S, Vh = solved(torch.linalg.svd, Ra @ Rb.mT, full_matrices=False)
     U, S, Vh = _signed(Qa @ U[..., :rank], S[..., :rank], Vh[..., :rank, :] @ Qb.mT)
     dtype = torch.promote_types(A.dtype, B.dtype)
     return U.to(dtype), S.to(dtype), Vh.to(dtype)
 
 
 def _positive_qr(M: Tensor) -> tuple[Tensor, Tensor]:
-    Q, R = torch.linalg.qr(M)
+    Q, R = solved(torch.linalg.qr, M)
     sign = torch.where(diagonal(R) < 0, -1.0, 1.0).to(R.dtype)
     return Q * sign[..., None, :], R * sign[..., :, None]
 
@@ -245,7 +246,7 @@ def special_orthogonal(Z: Tensor) -> Tensor:
 
 def inverse(M: Tensor) -> Tensor:
     """M⁻¹."""
-    made: Tensor = torch.linalg.inv(_single(M)).to(M.dtype)
+    made: Tensor = solved(torch.linalg.inv, _single(M)).to(M.dtype)
     return made
 
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, fx, nn
-from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # pyright: ignore[reportPrivateImportUsage]
 
 from padp.compiler.acting import knob as knob_of_call
 from padp.compiler.compiled import Compiled, Lean
@@ -35,6 +34,7 @@ from padp.compiler.products import plain, plain_or_none
 from padp.compiler.recall import Recall, possible
 from padp.compiler.reference import Reference
 from padp.compiler.shared import SharedStore
+from padp.compiler.singular import inverting_lines
 from padp.compiler.site import HeadMap, bias_of, weight_of
 from padp.compiler.starting import initial, mixed, seed_of, shaped, shared_key
 from padp.compiler.state import Learned
@@ -168,15 +168,11 @@ class AdapterModule(nn.Module):
         """Starts that are expressions, in order, then kept values. A decomposition is made once."""
         planner = self.compiled.planner
         known: dict[int, Any] = {}
-        try:
-            for name, p in waiting:
-                start, _ = planner.settle(planner.value(planner.rules(_node(p))))
-                (value,) = run(start, leaves, like, known=known)
-                leaves["param", name] = shaped(value, p)
-            return run(kept, leaves, like, known=known)
-        except LinAlgError as error:
-            raise refuse("E511", f"{self.adapter.name}: what is computed from W when it is attached cannot be "
-                         f"computed ({error})", suggestion="look for nan or inf in the weight") from None
+        for name, p in waiting:
+            start, _ = planner.settle(planner.value(planner.rules(_node(p))))
+            (value,) = run(start, leaves, like, known=known)
+            leaves["param", name] = shaped(value, p)
+        return run(kept, leaves, like, known=known)
 
     def _given_leaves(self, weight: Weights, bias: Tensor | None, like: Tensor) -> dict[Leaf, Tensor]:
         """What an attachment reads beside the declared tensors: the base's weights and the knobs."""
@@ -777,6 +773,13 @@ class AdapterModule(nn.Module):
     def plan(self) -> Plan:
         """The chosen operations with their costs."""
         return plan_of(self.compiled.usual)
+
+    def running_program(self) -> tuple[str, list[str]]:
+        """For messages about what it computes: its name, and the lines that ask for what need not exist."""
+        typed = self.compiled.typed
+        starts = [p.start.node for p in typed.parameters.values() if p.start.node is not None]
+        penalty = [] if typed.penalty is None else [typed.penalty]
+        return self.adapter.name, inverting_lines(typed.method, typed.output, *penalty, *starts)
 
     def extra_repr(self) -> str:
         hyper = ", ".join(f"{k}={v}" for k, v in {**self.hyper, **self.knobs}.items())

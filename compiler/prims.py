@@ -19,6 +19,7 @@ from padp.compiler import kernels, rounds, waves
 from padp.compiler.blocks import each_block
 from padp.compiler.circulants import circulant_grid
 from padp.compiler.products import FEW, THIN, plain, plus_product, product, sum_applied
+from padp.compiler.singular import solved
 from padp.compiler.sparse import sparse_apply
 from padp.compiler.spectral import spectral_apply, spectral_bins, spectral_weights
 from padp.compiler.transforms import autocast_dtype, dispatched, looked_into
@@ -95,7 +96,7 @@ def matvec(m: Tensor, v: Tensor) -> Tensor:
 def solve(a: Tensor, x: Tensor) -> Tensor:
     """a⁻¹ x in at least float32."""
     a, x = _both_complex(a, x)
-    y: Tensor = torch.linalg.solve(_wide(a), _wide(as_matrices(x, a)))
+    y: Tensor = solved(torch.linalg.solve, _wide(a), _wide(as_matrices(x, a)))
     return y.to(x.dtype)
 
 
@@ -108,7 +109,7 @@ def as_matrices(x: Tensor, a: Tensor) -> Tensor:
 def solve_right(a: Tensor, x: Tensor) -> Tensor:
     """x a⁻¹ in at least float32."""
     a, x = _both_complex(a, x)
-    y: Tensor = torch.linalg.solve(_wide(a), _wide(as_matrices(x, a)), left=False)
+    y: Tensor = solved(torch.linalg.solve, _wide(a), _wide(as_matrices(x, a)), left=False)
     return y.to(x.dtype)
 
 
@@ -117,7 +118,7 @@ def solve_vectors(a: Tensor, v: Tensor, axes: int) -> Tensor:
     a, v = _both_complex(a, v)
     lead = v.shape[: v.dim() - axes - 1]
     rows = v.reshape(-1, *v.shape[v.dim() - axes - 1:]).movedim(0, -1)  # (b…, n, T)
-    y: Tensor = torch.linalg.solve(_wide(a), _wide(rows))
+    y: Tensor = solved(torch.linalg.solve, _wide(a), _wide(rows))
     return y.movedim(-1, 0).reshape(*lead, *v.shape[v.dim() - axes - 1:]).to(v.dtype)
 
 

@@ -50,6 +50,10 @@ class Reference:
         self._bind_hyper(hyper)
         self._bind_sizes(sizes)
 
+    def running_program(self) -> tuple[str, list[str]]:
+        """For messages about what it computes: its name."""
+        return self.method.name, []
+
     # ------------------------------------------------------------ numbers
 
     def _complex(self) -> bool:
