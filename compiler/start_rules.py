@@ -12,6 +12,7 @@ import sympy as sp
 
 from padp.compiler import build as b
 from padp.compiler.dims import same
+from padp.compiler.entries import entry, part_by_part, total_of_parts
 from padp.compiler.ir import Node
 from padp.compiler.norms import MARK, is_norm
 from padp.compiler.properties import Facts
@@ -37,7 +38,7 @@ class AtStart(Simplifier):
                 return b.full(self.g, 1, y.type)  # a norm is not 0 for almost all tensors
             if x.op in ("const", "full") and b.fits(x.type.item, y.type.item) and not x.type.batch:
                 return self.scale(self.g.const(x.attrs[0]), y)
-        return super().mul(a, c)
+        return part_by_part(self, "mul", a, c) or part_by_part(self, "mul", c, a) or super().mul(a, c)
 
     def _spread(self, c: Any, node: Node, into: list[tuple[Any, Node]]) -> None:
         """Tensors of one number are multiples of that of ones."""
@@ -104,13 +105,27 @@ class AtStart(Simplifier):
                 return b.eye(self.g, node.type.item[0])
             case "orthonormal" | "special_orthogonal" if args[0].op == "eye":
                 return args[0]
+            case "put" if args[0].op == "full" and args[1].op in ("const", "full") and args[0].attrs == args[1].attrs:
+                return args[0]
             case "put" if args[1].op == "full":
                 args = (args[0], self.g.const(args[1].attrs[0]), *args[2:])
+            case "dot":
+                product = self.mul(*args)
+                total = total_of_parts(self, product)
+                if total is not None and not node.type.batch:
+                    return total
+            case "add" if len(args) == 2:
+                whole = part_by_part(self, "add", *args)
+                if whole is not None:
+                    return whole
             case "interleave":
                 whole = _interleaved(args)
                 if whole is not None and b.fits(whole.type.shape, node.type.shape):
                     return whole
             case "take":
+                known = entry(self, args[0], args[1], node.attrs[0])
+                if known is not None and known.type == node.type:
+                    return known
                 whole = _put_back(*args)
                 if whole is not None and b.fits(whole.type.shape, node.type.shape):
                     return whole

@@ -16,6 +16,7 @@ from padp.compiler.defined import undefined
 from padp.compiler.formulas import formula
 from padp.compiler.generic import generic
 from padp.compiler.ir import Node, walk
+from padp.compiler.multiplied import Multiplied
 from padp.compiler.properties import Facts
 from padp.compiler.rules import READS_FAMILY, Simplifier
 from padp.compiler.start_rules import AtStart
@@ -144,7 +145,7 @@ class Starts:
             return Verdict(False, text)
         minus = self.rules.scale(self.g.const(-1), self.rules(base))
         rest = self.rules.add([start, minus], start.type)
-        if b.is_zero(rest):
+        if b.is_zero(rest) or Multiplied(self.rules).zero(rest):
             return Verdict(True, text)
         return Verdict(False if generic(rest) else None, text)
 
@@ -203,5 +204,6 @@ class Starts:
 
     def _vanish(self, a: Node, c: Node) -> bool:
         minus = self.rules.scale(self.g.const(-1), self.rules(c))
-        return b.is_zero(self.rules.add([self.rules(a), minus], a.type))
+        rest = self.rules.add([self.rules(a), minus], a.type)
+        return b.is_zero(rest) or Multiplied(self.rules).zero(rest)
 
