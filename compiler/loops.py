@@ -468,8 +468,12 @@ def _unroll(s: State, loop: Loop, start: Any, count: Any, set_: Node | None) -> 
         from padp.compiler.kernels import index_rows
 
         rows = index_rows(set_.op, set_.attrs)
-    for row in rows:
+    for k, row in enumerate(rows):
         for name, value in zip(loop.variables, row, strict=True):
             s.env[name] = s.g.const(value)
+        if set_ is not None:
+            s.steps.append((set_, tuple(row), k))
         for step in loop.body:
             run_step(s, step)
+        if set_ is not None:
+            s.steps.pop()

@@ -347,10 +347,13 @@ def _item(s: State, t: Item, base: Node, items: Sequence[Term | Range]) -> Node:
     nodes: list[Any] = places(s, base, items)
     if isinstance(t.base, Var):
         declared = next((p for p in s.method.parameters if p.name == t.base.name), None)
-        if declared is not None and declared.space.index is not None and all(
-                isinstance(n, Node) and n.op == "column" for n in nodes) and nodes:
+        omega = None if declared is None or declared.space.index is None else s.env.get(declared.space.index)
+        if omega is not None and len(nodes) > 1 and all(isinstance(n, Node) and n.op == "const" for n in nodes):
+            for set_, element, k in reversed(s.steps):
+                if set_ is omega and element == tuple(n.value for n in nodes):
+                    return b.take(s.g, base, s.g.const(k), 1)
+        if omega is not None and all(isinstance(n, Node) and n.op == "column" for n in nodes) and nodes:
             axis = nodes[0].attrs[0]
-            omega = s.env.get(declared.space.index)
             if all(n.attrs[0] == axis for n in nodes) and nodes[0].args[0] is omega and len(nodes) > 1:
                 return b.take(s.g, base, s.g.node("iota", (), (axis, 1, 0), Type((), (), (axis,), kind="index")), 1)
     return index(s, base, nodes)

@@ -94,6 +94,8 @@ class State:
     depth: int = 0
     calls: int = 0
     in_loop: int = 0
+    steps: list[tuple[Node, tuple[int, ...], int]] = field(default_factory=list[tuple[Node, tuple[int, ...], int]])
+    """Of unrolled loops over index sets, innermost last: the set, its element of now, and which one that is."""
     after_backward: bool = False
     assume: tuple[tuple[Test, bool], ...] = ()
 
