@@ -348,15 +348,27 @@ def _item(s: State, t: Item, base: Node, items: Sequence[Term | Range]) -> Node:
     if isinstance(t.base, Var):
         declared = next((p for p in s.method.parameters if p.name == t.base.name), None)
         omega = None if declared is None or declared.space.index is None else s.env.get(declared.space.index)
-        if omega is not None and len(nodes) > 1 and all(isinstance(n, Node) and n.op == "const" for n in nodes):
-            for set_, element, k in reversed(s.steps):
-                if set_ is omega and element == tuple(n.value for n in nodes):
-                    return b.take(s.g, base, s.g.const(k), 1)
-        if omega is not None and all(isinstance(n, Node) and n.op == "column" for n in nodes) and nodes:
-            axis = nodes[0].attrs[0]
-            if all(n.attrs[0] == axis for n in nodes) and nodes[0].args[0] is omega and len(nodes) > 1:
-                return b.take(s.g, base, s.g.node("iota", (), (axis, 1, 0), Type((), (), (axis,), kind="index")), 1)
+        if omega is not None and len(nodes) > 1 and not b.unknown(base, omega, *(n for n in nodes if isinstance(
+                n, Node))):
+            return _element(s, t.base.name, base, omega, nodes)
     return index(s, base, nodes)
+
+
+def _element(s: State, name: str, base: Node, omega: Node, nodes: Sequence[Any]) -> Node:
+    """c_{p,q} in a loop or a sum over (p, q) ∈ Ω: the number of the element that it is at, and no other's."""
+    places = len(nodes) == omega.type.item[1] if omega.type.rank == 2 else False
+    if places and all(isinstance(n, Node) and n.op == "const" for n in nodes):
+        for set_, element, k in reversed(s.steps):
+            if set_ is omega and element == tuple(n.value for n in nodes):
+                return b.take(s.g, base, s.g.const(k), 1)
+    if places and all(isinstance(n, Node) and n.op == "column" and n.args[0] is omega and n.attrs == (
+            nodes[0].attrs[0], k) for k, n in enumerate(nodes)):
+        axis = nodes[0].attrs[0]
+        return b.take(s.g, base, s.g.node("iota", (), (axis, 1, 0), Type((), (), (axis,), kind="index")), 1)
+    letters = ("i", "j", "k", "l")[:omega.type.item[1]] if omega.type.rank == 2 else ("i",)
+    raise Mismatch(f"{name} has one number for each element of its index set, and these are not the places of the "
+                   "element that the loop is at", "E305",
+                   f"{name}_{{{','.join(letters)}}} in a loop over ({', '.join(letters)}): all places, in order")
 
 
 def index(s: State, base: Node, items: Sequence[Any]) -> Node:

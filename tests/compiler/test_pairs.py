@@ -90,3 +90,28 @@ def test_what_needs_an_even_size_is_refused_at_an_odd_one(body: str) -> None:
         assert "E5" in str(error) or "E3" in str(error)
         return
     agree(HEAD + body + "\n", 4, 5)
+
+SETS = ["band(n, 1)", "pairs(n)", "sample(n, n, 3, 1)", "halves(n, n)", "largest(|W|, 3)"]
+STEPS = {"a sum": "y ← W @ x + Σ_{(i,j) ∈ Ω} PLACE · W_{:,i}", "a chain of steps":
+         "z ← x\nfor (i,j) in Ω:\n    z ← tanh(z) + PLACE · x\ny ← W @ z"}
+SQUARE = "adapter Pairs on linear(W ∈ ℝ^{n×n})\n"
+
+
+@pytest.mark.parametrize("places", ["θ_{j,i}", "θ_{i,i}", "θ_{j,j}", "θ_{i,0}", "θ_{0,1}"])
+@pytest.mark.parametrize("way", STEPS)
+@pytest.mark.parametrize("index_set", SETS)
+def test_other_places_than_those_of_the_element_are_refused(index_set: str, way: str, places: str) -> None:
+    """c_{q,p} at (p, q) would be another element's number, or that of none."""
+    program = f"{SQUARE}Ω ← {index_set}\nθ ∈ ℝ^Ω: learned, init = 0\n{STEPS[way].replace('PLACE', places)}\n"
+    assert "E305" in {d.code for d in padp.check(program)}
+
+
+@pytest.mark.parametrize("way", STEPS)
+@pytest.mark.parametrize("index_set", SETS)
+def test_the_element_of_each_step(index_set: str, way: str) -> None:
+    program = f"{SQUARE}Ω ← {index_set}\nθ ∈ ℝ^Ω: learned, init = 0\n{STEPS[way].replace('PLACE', 'θ_{i,j}')}\n"
+    if way == "a sum" or "largest" not in index_set:
+        agree(program, 4, 4, by=0.2)
+    else:  # a loop that carries a value needs places known from the sizes
+        with pytest.raises(PadpError, match="E307"):
+            padp.compile(program)(nn.Linear(4, 4))
