@@ -21,7 +21,8 @@ from padp.compiler.rules import Simplifier
 
 _ZERO_OF_ZERO = frozenset({
     "div", "scatter", "t", "take", "slice", "stack", "reshape", "view", "assemble", "blocks", "blkdiag", "skew",
-    "circulant", "diagonal", "tile", "repeat", "fft", "ifft", "fft2", "ifft2", "Re", "Im",
+    "circulant", "tril", "triu", "stril", "striu", "vec", "diagonal", "tile", "repeat", "fft", "ifft", "fft2", "ifft2",
+    "Re", "Im",
 })
 """What is 0 where its first argument is."""
 

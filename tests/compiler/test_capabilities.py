@@ -158,7 +158,8 @@ def test_what_has_no_value_is_no_identity(name: str) -> None:
 
 
 ZEROS = ("outer((zeros(n)ᵀ @ K)ᵀ, v)", "diag(diagonal(Z)) @ K", "(K @ Zᵀ)ᵀ", "reshape(flatten(Z), n, n)",
-         "circulant(Z_0)", "Z_{:,:2} @ K_{:2}", "Re(ifft2(fft2(Z)))", "K @ assemble(blocks(Z, 1, 1))")
+         "circulant(Z_0)", "Z_{:,:2} @ K_{:2}", "Re(ifft2(fft2(Z)))", "K @ assemble(blocks(Z, 1, 1))",
+         "tril(Z) @ K", "K @ triu(Z)", "stril(Z) - striu(Z) @ K", "outer(vec(Z)_{:n}, v)")
 
 
 @pytest.mark.parametrize("zero", ZEROS)
