@@ -145,9 +145,11 @@ class Starts:
             return Verdict(False, text)
         minus = self.rules.scale(self.g.const(-1), self.rules(base))
         rest = self.rules.add([start, minus], start.type)
-        if b.is_zero(rest) or Multiplied(self.rules).zero(rest):
+        if b.is_zero(rest):
             return Verdict(True, text)
-        return Verdict(False if generic(rest) else None, text)
+        if generic(rest):
+            return Verdict(False, text)
+        return Verdict(True if Multiplied(self.rules).zero(rest) else None, text)
 
     def _attention(self, output: Node) -> Verdict:
         """q and k enter through qᵀ k, v and o through o v: each pair, or each alone, must be the base's."""
