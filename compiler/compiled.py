@@ -250,6 +250,9 @@ def _planned(k: _Key) -> Compiled:
     try:
         output = planner.per_token(planner.value(simple))
         delta = _delta(planner, simple)
+        if delta is None and any(node.op == "svd" for node in walk(total)) and _adds_for_other_sizes(method):
+            parts = planner.in_parts()  # of a rank that is W's own at these sizes: the product of its parts is W
+            delta = _delta(parts, parts.rules(total))
         penalty = planner.value(planner.rules(typed.penalty)) if typed.penalty is not None else None
     except b.Mismatch as m:
         raise refuse(m.code, m.message, method.span, suggestion=m.suggestion, source=method.source) from None
@@ -414,6 +417,13 @@ def _delta(planner: Planner, simple: Node) -> Low | None:
         low = planner.value(node)
         return None if any(x.prim in ("base", "base_without_bias") for x in order(low)) else low
     return None
+
+
+def _adds_for_other_sizes(method: Method) -> bool:
+    """Whether y = base(x) + delta(x) where the sizes are not known."""
+    from padp.compiler.abilities import capabilities
+
+    return any(c.name == "additive" and c.holds for c in capabilities(method))
 
 
 def _why_not_mergeable(method: Method, simple: Node) -> str | None:

@@ -24,7 +24,7 @@ from padp.compiler.costs import count
 from padp.compiler.indices import Numbers, known
 from padp.compiler.ir import Axis, Graph, Node, Type, walk
 from padp.compiler.low import Low, Table
-from padp.compiler.rules import Simplifier
+from padp.compiler.rules import InParts, Simplifier
 from padp.compiler.search import Decision, Estimate, Regime, settle
 
 LONG = 8
@@ -45,7 +45,7 @@ class Planner:
         self._value_of, self._apply_of = values, applied
         self.table = Table()
         self.estimate = Estimate(regime, {})
-        self.rules = Simplifier(g, base_moves=base_moves)
+        self.rules: Simplifier = Simplifier(g, base_moves=base_moves)
         self._values: dict[int, Low] = {}
         self._applied: dict[tuple[Any, ...], Low] = {}
         self._dense: dict[tuple[int, ...], Low] = {}
@@ -58,6 +58,14 @@ class Planner:
         made = Planner(self.g, None, self._value_of, self._apply_of, self.regime, has_bias=False,
                        base_moves=self.base_moves)
         made.table, made.estimate, made.rules = self.table, self.estimate, self.rules
+        return made
+
+    def in_parts(self) -> Planner:
+        """A planner to which the parts of a decomposition of W are no W, also where they are all of them."""
+        made = Planner(self.g, self.weight, self._value_of, self._apply_of, self.regime, has_bias=self.has_bias,
+                       base_moves=self.base_moves)
+        made.table, made.estimate = self.table, self.estimate
+        made.rules = InParts(self.g, base_moves=self.base_moves)
         return made
 
     def keeps_base(self, node: Node) -> bool:

@@ -484,3 +484,10 @@ def simplify(g: Graph, *roots: Node) -> tuple[Node, ...]:
     """The normal form of each root; shared parts are rewritten once."""
     s = Simplifier(g)
     return tuple(s(r) for r in roots)
+
+
+class InParts(Simplifier):
+    """The normal form in which a product of all parts of W's decomposition stays one: U diag(Σ) Vᵀ, not W."""
+
+    def _whole_svd(self, flat: list[Node]) -> list[Node] | None:
+        return None

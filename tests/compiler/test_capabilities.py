@@ -117,6 +117,22 @@ def test_what_is_added_is_made_without_the_base(name: str) -> None:
     assert bool(held(HEAD + body, 4, 5, {})["additive"]) == additive
 
 
+PARTS = {
+    "all of its first parts": "U, Σ, Vᵀ ← svd(W, rank = r)\ny ← W @ x + s · U @ diag(Σ) @ Vᵀ @ x\n",
+    "its first parts, scaled and moved": "U, Σ, Vᵀ ← svd(W, rank = r)\ny ← W @ x + U @ diag(Σ) @ Vᵀ @ (v ⊙ x)\n",
+    "what the first parts leave": "U, Σ, Vᵀ ← svd(W)\ny ← W @ x + s · U_{:,r:} @ diag(Σ_{r:}) @ Vᵀ_{r:,:} @ x\n",
+    "all of its parts": "U, Σ, Vᵀ ← svd(W)\ny ← W @ x + s · U @ diag(Σ) @ Vᵀ @ x\n",
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize(("m", "n", "r"), [(4, 5, 3), (3, 5, 3), (5, 3, 3), (3, 3, 3), (1, 1, 1), (1, 4, 1), (4, 1, 1)])
+def test_parts_of_a_decomposition_that_are_all_of_it(name: str, m: int, n: int, r: int) -> None:
+    """What is additive for all sizes is where the rank happens to be W's own."""
+    held(f"adapter T(r = 1) on linear(W ∈ ℝ^{{m×n}}) where r ≤ min(m, n)\nv ∈ ℝ^n: learned, init = normal(0.4)\n"
+         f"s ∈ ℝ: learned, init = normal(0.4)\n{PARTS[name]}", m, n, {"r": r})
+
+
 FACTORS = {
     "a sum behind a tall factor": "W @ B @ (A + C) @ x",
     "a sum before a wide factor": "D @ (A + C) @ Wᵀ @ W @ x",
