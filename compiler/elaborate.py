@@ -301,7 +301,9 @@ def start_of(s: State, init: Term, type_: Type) -> Start:
         if node.type.rank == 0 and type_.rank:
             node = b.scale(s.g, node, b.full(s.g, 1, type_))
         elif not _fits_each(_free(s, node, type_).type, type_):
-            report(s, "E301", f"the start has the shape {node.type}, the declaration says {type_}", init.span)
+            size = f"eye({show(type_.item[0])}) in the place of I" if open_size(node) and type_.rank else None
+            report(s, "E301", f"the start has the shape {node.type}, the declaration says {type_}", init.span,
+                   suggestion=size)
         node = _free(s, node, type_)
     return Start(node=node)
 

@@ -166,10 +166,24 @@ def _unused(method: Method, binding: _Binding) -> Diagnostic:
                 return Diagnostic("W301", f"`{names}` is never used; `{name}` is used instead", binding.span,
                                   method.source, (Related(use, f"`{name}` is read here"),), (),
                                   f"`{names}` in the place of `{name}`")
+    entry = _entry_of(method, binding)
+    if entry is not None:
+        base, index = entry
+        return Diagnostic("W301", f"`{names}` is never used: it is a name of its own, not an entry of `{base}`",
+                          binding.span, method.source, suggestion=f"{base}[{index}] ← …, which writes an entry")
     return Diagnostic("W301", f"`{names}` {verb} never used", binding.span, method.source,
                       suggestion=f"use {'it' if verb == 'is' else 'them'}, or leave the line out")
 
 
+def _entry_of(method: Method, binding: _Binding) -> tuple[str, str] | None:
+    """(e, 0) for a name ``e_0`` where ``e`` is a value above it: as a paper would write an entry."""
+    made = re.fullmatch("(.+?)([₀-₉]+)", binding.names[0]) if len(binding.names) == 1 else None
+    above = {name for s in method.body if isinstance(s, Let) and s.value.span.start < binding.span.start
+             for name in s.names}
+    return (made[1], str(int(made[2].translate(_DIGITS)))) if made is not None and made[1] in above else None
+
+
+_DIGITS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _MARK = re.compile("[\u0300-\u036f]")
 
 

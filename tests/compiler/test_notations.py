@@ -240,3 +240,19 @@ def test_the_frozen_weight_of_papers() -> None:
     text = LOW + "y ← W_0 @ x + B @ (s ⊙ (A @ x))\n"
     assert "write `W`" in (errors(text)[0].suggestion or "")
     assert errors(applied(text, "W_0")) == []
+
+
+@pytest.mark.parametrize(("value", "index"), [("ones(r)", "0"), ("g ⊙ g", "1"), ("zeros(r)", "12"), ("g", "3")])
+def test_an_entry_written_like_a_name(value: str, index: str) -> None:
+    (found,) = [d for d in padp.check(f"{HEAD}e ← {value}\ne_{index} ← 2\ny ← W @ x + sum(e) · (B @ g)\n")
+                if d.code == "W301"]
+    assert f"e[{index}] ←" in (found.suggestion or "")
+
+
+@pytest.mark.parametrize("start", ["I_{0,:}", "I", "2 · I", "I_{:,1}"])
+@pytest.mark.parametrize("space", ["ℝ^n", "ℝ^{n×m}"])
+def test_a_start_whose_identity_has_no_size(start: str, space: str) -> None:
+    found = [d for d in padp.check(f"{HEAD}v ∈ {space}: learned, init = {start}\ny ← W @ x + sum(v) · bias\n")
+             if d.code == "E301"]
+    assert all("eye(n)" in (d.suggestion or "") for d in found if "open size" in d.message), list(map(str, found))
+    assert found or (start, space) in {("I_{0,:}", "ℝ^{n×m}"), ("I_{:,1}", "ℝ^{n×m}")}
