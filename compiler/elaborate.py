@@ -369,13 +369,26 @@ def _output(s: State) -> tuple[Node, bool]:
     if value.type.kind != "unknown" and wanted is not None and not b.fits(value.type.item, wanted):
         span = next((where for n, _, where in reversed(s.history) if n == name), s.method.span)
         report(s, "E301", f"{name} is {value.type}, it must be ℝ^{{{'×'.join(show(d) for d in wanted)}}}", span,
-               "… @ x: `@` is the matrix product" if value.type.rank == 2 else None)
+               _on_the_token(s, name) if value.type.rank == 2 else None)
         return b.opaque(s.g, "misfit", value), mentions
     if value.type.kind not in ("unknown", "real") and value.op != "attn":
         span = next((where for n, _, where in reversed(s.history) if n == name), s.method.span)
         report(s, "E306", f"{name} is {value.type}, it must be real", span, "Re(…)")
         return b.opaque(s.g, "misfit", value), mentions
     return value, mentions
+
+
+def _on_the_token(s: State, name: str) -> str:
+    """What to write where the matrix itself is given for y: the same on x, as it is written."""
+    value = next((x.value for x in reversed(s.method.body) if isinstance(x, Let) and name in x.names), None)
+    written = s.method.source.text[value.span.start:value.span.end].strip() if value is not None else ""
+    if not written or "\n" in written or len(written) > _SHORT:
+        return "… @ x: `@` is the matrix product"
+    bare = isinstance(value, (Var, Call)) or (isinstance(value, Arith) and value.op == "@")
+    return f"{name} ← {written if bare else f'({written})'} @ x"
+
+
+_SHORT = 60
 
 
 def bound_item(s: State, name: str) -> tuple[Any, ...] | None:

@@ -189,6 +189,17 @@ def _undetermined(method: Method) -> Iterator[Diagnostic]:
             relation = "" if name in related else f", or a relation, where n = {'k' if name == 'b' else 'b'}·{name}"
             yield Diagnostic("E309", f"nothing determines the size `{name}` of `{p.name}`", p.span, method.source,
                              suggestion=f"give it a value in the header, {method.name}({name} = 8){relation}")
+    given = {h.name for h in method.hyper}.union(*(_sizes(bound.space) for bound in method.bound))
+    read = set().union(*(_sizes(p.space) for p in method.parameters)) | {
+        n.name for n in walk_terms((method.body, [p.init for p in method.parameters])) if isinstance(n, Var)}
+    for test in relations:  # n = bk defines bk, where b and k are there
+        for name in sorted({n.name for n in walk_terms(test) if isinstance(n, Var)} - given - read - told):
+            found = apart(name, given.__contains__)
+            if found is not None:
+                told.add(name)
+                yield Diagnostic("E309", f"`{name}` is one name, which only {_shown(test)} has", test.span,
+                                 method.source, (), (f"letters side by side are one name, `{name}`",),
+                                 f"write `{'·'.join(found)}`")
     for test in method.relations:
         for name in sorted(related - known - told):
             if any(isinstance(n, Var) and n.name == name for n in walk_terms(test)):

@@ -11,12 +11,14 @@ import sympy as sp
 
 from padp.compiler.dims import show
 from padp.compiler.ir import Node
+from padp.compiler.operators import OPERATORS
 
 LONGEST = 120
 """Formulas longer than this are cut off."""
 
 _SUM, _PRODUCT, _ATOM = 0, 1, 2
 _TRANSPARENT = ("orthonormal", "special_orthogonal", "assumed", "lying", "expand", "spread", "detach", "paired")
+_SPELLED = {"blkdiag_of": "blkdiag", "iota": "arange"}
 _NAMED = ("param", "weight", "bias", "input", "knob", "undeclared", "text", "carry")
 
 
@@ -97,5 +99,29 @@ def _written(node: Node, names: Mapping[int, str], depth: int) -> tuple[str, int
             axis, start, stop, _ = node.attrs
             before = ":," if axis == -1 and node.type.rank == 2 else ""
             return f"{part(a, _ATOM)}_{{{before}{show(start)}:{show(stop)}}}", _ATOM
-        case op, args:
+        case "reduce", (a,):
+            kind, axis = str(node.attrs[0]), str(node.attrs[1]) if len(node.attrs) > 1 else "all"
+            return f"{kind}{'' if axis == 'all' else '_' + axis}({part(a, _SUM)})", _ATOM
+        case ("kron" | "kron_vectors"), (a, c):
+            return f"{part(a, _ATOM)} ⊗ {part(c, _ATOM)}", _PRODUCT
+        case "dot", (a, c):
+            return f"{part(a, _ATOM)}ᵀ @ {part(c, _ATOM)}", _PRODUCT
+        case "take", (a, *index):
+            return f"{part(a, _ATOM)}_{{{', '.join(part(i, _SUM) for i in index)}}}", _ATOM
+        case "sumloop", (a,):
+            return f"Σ {part(a, _ATOM)}", _PRODUCT
+        case "loop", _:
+            return "…", _ATOM
+        case ("put" | "write"), (a, *_):
+            return part(a, _ATOM), _ATOM
+        case "cat", args:
+            below = node.type.rank == 1 or node.attrs[0] in (0, -2)
+            return f"[{('; ' if below else ', ').join(part(a, _SUM) for a in args)}]", _ATOM
+        case op, args if op in OPERATORS:
             return f"{op}({', '.join(part(a, _SUM) for a in args)})", _ATOM
+        case op, args if op in _SPELLED:
+            return f"{_SPELLED[op]}({', '.join(part(a, _SUM) for a in args)})", _ATOM
+        case _, (a,):  # moved, repeated or cut in a way that has no notation
+            return part(a, _ATOM), _ATOM
+        case _, args:
+            return f"[{', '.join(part(a, _SUM) for a in args)}]", _ATOM

@@ -57,13 +57,13 @@ def _without_value(typed: Elaborated) -> list[Diagnostic]:
     roots = [typed.output] + ([typed.penalty] if typed.penalty is not None else [])
     nowhere = next((n for n in (undefined(starts.value, root) for root in roots) if n is not None), None)
     if nowhere is not None:
-        said, node = "has no finite value there", nowhere
+        said, node = "has no finite value", nowhere
     else:
         steep = next((n for n in walk(*roots) if steep_at_zero(n) and is_zero(starts.value(n.args[0]))
                       and depends(n.args[0], lambda a: a.op == "param" and a.attrs[-1] == "learned")), None)
         if steep is None:
             return []
-        said, node = "has an infinite derivative there, and training starts with nan", steep
+        said, node = "has an infinite derivative, and training starts with nan", steep
     return [Diagnostic("W311", f"a fresh adapter starts at a place where `{formula(node)}` {said}", node.span,
                        typed.method.source, suggestion="another init")]
 

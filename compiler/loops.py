@@ -87,9 +87,8 @@ def _several(s: State, t: Term, count: int) -> tuple[Node, ...]:
         if made.type.kind != "unknown":
             report(s, "E209", f"{count} names on the left, one value on the right", t.span)
         return tuple(b.opaque(s.g, "part", made) for _ in range(count))
-    if len(made) != count:
-        report(s, "E209", f"{count} names on the left, {len(made)} values on the right", t.span)
-        made = tuple(made[k % len(made)] for k in range(count))
+    if len(made) != count:  # which the resolver has said
+        return tuple(b.opaque(s.g, "part", made[0]) for _ in range(count))
     return made
 
 

@@ -196,8 +196,9 @@ def _term(s: State, t: Term) -> Node:
         case Call():
             made = call(s, t)
             if not isinstance(made, Node):
+                left = {"svd": "U, Σ, Vᵀ", "qr": "Q, R"}.get(t.function, ", ".join("abcd"[:len(made)]))
                 raise Mismatch(f"{t.function} gives {len(made)} values; name them all on the left", "E209",
-                               "U, Σ, Vᵀ ← svd(W)")
+                               f"{left} ← {t.function}(…)")
             return made
         case Negate(operand):
             return negated(s, term(s, operand))

@@ -165,6 +165,15 @@ def _loop(run: Run, f: s.For, scope: Scope, out: list[t.Step], place: Place, loo
             scope.bind(replace(entry, item=None if entry.item != before.item else entry.item))
 
 
+def _of_the_token(steps: Sequence[t.Step], name: str) -> bool:
+    """Whether a value is made from x, by way of others too."""
+    known = {"x"}
+    for x in walk(tuple(steps)):
+        if isinstance(x, t.Let) and any(isinstance(v, t.Var) and v.name in known for v in walk(x.value)):
+            known |= set(x.names)
+    return name in known
+
+
 def _output(run: Run, steps: Sequence[t.Step], scope: Scope) -> str:
     """The name that the program defines for its site: y, or h."""
     site = run.reader.site
@@ -178,11 +187,16 @@ def _output(run: Run, steps: Sequence[t.Step], scope: Scope) -> str:
         span = run.program.span if run.program.header is None else run.program.header.span
         last = steps[-1] if steps else None
         guess = last.names[-1] if isinstance(last, t.Let) else None
-        usual = {"linear": f"y ← {guess or 'W'} @ x", "attention": "y ← attn(q = …)", "hidden": "h ← h + …"}
+        usual = {"linear": f"y ← {guess}" if guess and _of_the_token(steps, guess) else f"y ← {guess or 'W'} @ x",
+                 "attention": "y ← attn(q = …)", "hidden": "h ← h + …"}
         given: set[str] = set() if run.program.header is None else {x.name for x in run.program.header.bindings}
         if given & set(run.assigned) - set(GIVEN[site]):
             return guess or wanted  # the header calls it so, which has been refused
         other = next((name for name in OUTPUT.values() if name != wanted and name in run.assigned), None)
+        if not run.program.header and all(isinstance(x, s.Remark) for x in run.program.body):
+            run.report("E207", "there is no program here: no header and no statement", span,
+                       suggestion="a header first, adapter NAME(r = 4) on linear(W ∈ ℝ^{m×n}), then y ← … last")
+            return wanted
         run.report("E207", f"the program never says what `{wanted}` is", span, suggestion=usual[site] if other is None
                    else f"write `{wanted} ← …` for `{other} ← …`: what a program on {site} gives is `{wanted}`")
         return guess or wanted

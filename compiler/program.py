@@ -34,6 +34,9 @@ def load(program: str | PathLike[str]) -> Source:
         return Source.of(entry.read_text(encoding="utf-8"), f"{program}.padp")
     if exists(program) and not isdir(program):
         return _read(Path(program))
+    if not program.strip():
+        raise refuse("E510", "the text is empty, and no program",
+                     suggestion="a program begins with its header: adapter NAME(r = 4) on linear(W ∈ ℝ^{m×n})")
     from difflib import get_close_matches
 
     near = get_close_matches(program.lower().removesuffix(".padp"), library(), 3)

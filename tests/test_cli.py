@@ -65,7 +65,7 @@ def model(tmp_path: Path) -> str:
 def test_check_clean(run: Run) -> None:
     status, out, err = run("check", "lora", "oft")
     assert (status, err) == (CLEAN, "")
-    assert out.strip() == "nothing found in 2 files"
+    assert out.strip() == "2 files checked, all is well"
 
 
 def test_check_findings(run: Run, wrong: str) -> None:

@@ -33,4 +33,5 @@ def run(arguments: Namespace) -> int:
 def _summary(found: list[Diagnostic], files: int) -> str:
     counts = Counter(diagnostic.severity for diagnostic in found)
     parts = [plural(counts[severity], severity) for severity in ("error", "warning", "note") if counts[severity]]
-    return f"{', '.join(parts) or 'nothing found'} in {plural(files, 'file')}"
+    where = plural(files, "file")
+    return f"{', '.join(parts)} in {where}" if parts else f"{where} checked, all is well"

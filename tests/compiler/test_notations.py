@@ -256,3 +256,68 @@ def test_a_start_whose_identity_has_no_size(start: str, space: str) -> None:
              if d.code == "E301"]
     assert all("eye(n)" in (d.suggestion or "") for d in found if "open size" in d.message), list(map(str, found))
     assert found or (start, space) in {("I_{0,:}", "ℝ^{n×m}"), ("I_{:,1}", "ℝ^{n×m}")}
+
+
+@pytest.mark.parametrize(("last", "output"), [
+    ("Y ← (W + B @ A) @ x", "y ← Y"), ("z ← A @ x\nY ← W @ x + B @ z", "y ← Y"), ("Y ← W + B @ A", "y ← Y @ x"),
+    ("W' ← W + B @ A", "y ← W' @ x"),
+])
+def test_a_program_without_y(last: str, output: str) -> None:
+    (found,) = [d for d in padp.check(f"{LOW}{last}\n") if d.code == "E207"]
+    assert found.suggestion == output
+    assert errors(f"{LOW}{last}\n{output}\n") == []
+
+
+@pytest.mark.parametrize("matrix", ["W + B @ A", "B @ A", "W'", "(α/r) · B @ A", "W - B @ A", "detach(W)"])
+def test_a_matrix_in_the_place_of_y(matrix: str) -> None:
+    """The suggestion is a program."""
+    head = f"{LOW}W' ← W + B @ A\n"
+    (found,) = errors(f"{head}y ← {matrix}\n")
+    assert found.code == "E301"
+    assert found.suggestion is not None
+    assert errors(f"{head}{found.suggestion}\n") == []
+
+
+@pytest.mark.parametrize("left", ["U", "U, S", "U, S, V, T", "U, U, U, U, U, Σ, Vᵀ"])
+@pytest.mark.parametrize("right", ["svd(W)", "qr(W)", "svd(W, rank = r)", "svd(W + B @ A)"])
+def test_parts_of_a_decomposition_are_one_mistake(left: str, right: str) -> None:
+    program = f"{LOW}{left} ← {right}\ny ← W @ x + B @ A @ x + sum(U) · bias\n"
+    found = errors(program)
+    if (left.count(",") + 1, right[:2]) in {(2, "qr")}:
+        assert found == []
+        return
+    assert {d.code for d in found} <= {"E209", "E205"}, list(map(str, found))
+    assert len([d for d in found if d.code == "E209"]) == 1
+    assert right[:2] in str(found)
+
+
+@pytest.mark.parametrize("default", ["exp(exp(5))", "1/0", "exp(5)", "log(0)", "0/0", "sqrt(-1)", "√(0 - 2)"])
+@pytest.mark.parametrize("use", ["A ∈ ℝ^{r×n}: learned\ny ← W @ x + sum(A) · bias\n",
+                                 "v ∈ ℝ^n: learned\ny ← W @ x + r · sum(v) · bias\n"])
+def test_a_default_that_is_no_number(default: str, use: str) -> None:
+    (found,) = errors(f"adapter T(r = {default}) on linear(W ∈ ℝ^{{m×n}})\n{use}")
+    assert (found.code, "the default of `r`" in found.message) == ("E308", True), str(found)
+    with pytest.raises(padp.PadpError, match="E308"):
+        padp.compile(f"adapter T(r = {default}) on linear(W ∈ ℝ^{{m×n}})\n{use}")
+
+
+@pytest.mark.parametrize("default", ["√2", "2.5", "-3", "7/2", "π"])
+def test_a_default_that_is_no_size(default: str) -> None:
+    text = f"adapter T(r = {default}) on linear(W ∈ ℝ^{{m×n}})\nA ∈ ℝ^{{r×n}}: learned\ny ← W @ x + sum(A) · bias\n"
+    (found,) = errors(text)
+    assert found.code == "E308"
+    assert errors(text.replace("ℝ^{r×n}", "ℝ^n").replace("sum(A)", "r · sum(A)")) == []
+
+
+@pytest.mark.parametrize("relation", ["n = bk", "m = kb", "bk = n"])
+def test_letters_of_a_relation_side_by_side(relation: str) -> None:
+    text = f"adapter T(b = 2, k = 2) on linear(W ∈ ℝ^{{m×n}}) where {relation}\nv ∈ ℝ^b: learned\ny ← W @ x + sum(v) · " \
+        "bias\nw ∈ ℝ^k: learned\nminimise sum(w)\n"
+    (found,) = errors(text)
+    assert (found.code, found.suggestion) == ("E309", f"write `{'b·k' if 'bk' in relation else 'k·b'}`")
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\n", "# only a comment\n", "# A ∈ ℝ^{m×n}\n\n# and more\n"])
+def test_nothing_is_no_program(text: str) -> None:
+    with pytest.raises(padp.PadpError, match="adapter NAME"):
+        padp.compile(text)

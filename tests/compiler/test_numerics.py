@@ -361,7 +361,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wrong.write_text(FALSE["a series cut off"][0], encoding="utf-8")
     right.write_text(TRUE["the Cayley map in two parts"], encoding="utf-8")
     assert main(["check", "--numerics", str(right)]) == 0
-    assert capsys.readouterr().out.strip() == "nothing found in 1 file"
+    assert capsys.readouterr().out.strip() == "1 file checked, all is well"
     assert main(["check", str(wrong)]) == 0
     assert "note[N401]" in capsys.readouterr().out
     assert main(["check", "--numerics", str(wrong), str(right)]) == 1
