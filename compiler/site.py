@@ -10,6 +10,7 @@ they change: see ``padp/models``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
@@ -25,7 +26,7 @@ from padp.compiler.prims import call_base
 from padp.compiler.products import plain
 from padp.compiler.reads import reading
 from padp.compiler.transforms import compiling
-from padp.compiler.weights import is_lazy, is_sharded, stored_as, why_no_product, why_unreadable
+from padp.compiler.weights import find_offloaded, is_lazy, is_sharded, stored_as, why_no_product, why_unreadable
 from padp.dsl.diagnostics import refuse
 
 if TYPE_CHECKING:
@@ -378,6 +379,16 @@ def take_out(base: nn.Module, kept: Kept) -> None:
     base._parameters.update(weight=kept.own[0], bias=kept.own[1])  # pyright: ignore[reportPrivateUsage]
 
 
+def without(base: nn.Module, kept: Kept) -> nn.Module:
+    """A merged layer as it is without what was merged: the same module, with the numbers that are kept."""
+    twin = copy(base)
+    like = cast(Tensor, base.weight)
+    held = [None if t is None else nn.Parameter(t.to(like.device, like.dtype), requires_grad=False)
+            for t in (kept.weight, kept.bias)]
+    twin.__dict__["_parameters"] = {**base._parameters, "weight": held[0], "bias": held[1]}  # pyright: ignore[reportPrivateUsage]
+    return twin
+
+
 @torch.no_grad()
 def leave_in(base: nn.Module, kept: Kept) -> None:
     """Make the merged numbers those of the layer's own parameters."""
@@ -440,6 +451,9 @@ class LinearSite(Site, StandIn):
     def _now(self, x: Tensor) -> Tensor:
         """The output in the state of now."""
         names = acting(self) if checkpointed() else self.active if self.enabled else ()
+        here: dict[str, Any] = self._modules  # past __getattr__, which would ask the base
+        if "_hf_hook" in here["base"].__dict__:
+            find_offloaded(self.base, self.path, "base")
         if self._kept is not None:
             if self.training and torch.is_grad_enabled():
                 raise refuse("E511", f"{self.label} is merged: a training step would not reach {_listed(self.merged)}",
@@ -448,7 +462,6 @@ class LinearSite(Site, StandIn):
         if not names:
             return cast(Tensor, self.base(x))
         if len(names) == 1:
-            here: dict[str, Any] = self._modules  # past __getattr__, which would ask the base
             module = here["adapters"]._modules[names[0]]
             if "_hf_hook" in module.__dict__:
                 self.module(names[0]).refuse_empty()
@@ -554,12 +567,17 @@ class LinearSite(Site, StandIn):
         return self.only().plan
 
     def reference(self, x: Tensor) -> Tensor:
-        """The active program read literally, dense."""
-        return self.only().reference(x, self.base)
+        """The active program read literally, dense, on the base's own weight: also while merged."""
+        return self.only().reference(x, self.unmerged)
 
     def penalty(self) -> Tensor | None:
         """What the active program minimises beside the loss, None when nothing."""
-        return self.only().penalty(self.base)
+        return self.only().penalty(self.unmerged)
+
+    @property
+    def unmerged(self) -> nn.Module:
+        """The base with its own weight: where it is merged, a copy that has the numbers from before."""
+        return self.base if self._kept is None else without(self.base, self._kept)
 
     def set_knob(self, name: str, value: float) -> None:
         """Change a knob of the active adapter; E511 while merged."""

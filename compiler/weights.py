@@ -68,6 +68,22 @@ def is_offloaded(module: nn.Module) -> bool:
     return False
 
 
+def find_offloaded(module: nn.Module, path: str, inner: str) -> None:
+    """Let accelerate find what it took away after an adapter was attached: it looks for ``path.inner.weight``, which
+    the state dict that it keeps calls ``path.weight``."""
+    for part in module.modules():
+        hooks = [part.__dict__.get("_hf_hook")]
+        while hooks:
+            hook = hooks.pop()
+            hooks += getattr(hook, "hooks", ())
+            weights: Any = getattr(hook, "weights_map", None)
+            prefix, known = getattr(weights, "prefix", None), getattr(weights, "dataset", None)
+            within = f"{path}.{inner}."
+            if isinstance(prefix, str) and within in prefix and known is not None \
+                    and not any(key.startswith(prefix) for key in known):
+                weights.prefix = prefix.replace(within, f"{path}.", 1)
+
+
 def works_on(module: nn.Module) -> torch.device | None:
     """The device where an offloaded layer computes."""
     hook = getattr(module, "_hf_hook", None)

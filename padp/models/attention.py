@@ -20,6 +20,7 @@ from padp.compiler.following import follow, replace_on, unfollow
 from padp.compiler.moments import in_one_state
 from padp.compiler.site import HeadMap, Kept, Site, StandIn, leave_in, merge_into, put_in, take_out
 from padp.compiler.transforms import compiling
+from padp.compiler.weights import find_offloaded
 from padp.dsl.diagnostics import refuse
 from padp.models.heads import Attention
 from padp.models.walk import inside
@@ -85,6 +86,7 @@ class AttentionSite(Site):
             for name, child in list(children.items()):
                 if isinstance(child, HeadProjection) and child.site is self:
                     children[name] = child.base
+                    find_offloaded(child.base, child.path, child.inside)
                     unfollow(child.base, child)
                 elif child is self:
                     del children[name]
@@ -142,6 +144,8 @@ class HeadProjection(StandIn):
     def _now(self, x: Tensor) -> Tensor:
         """The output in the state of now."""
         names = acting(self)
+        if "_hf_hook" in self.base.__dict__:
+            find_offloaded(self.base, self.path, "base")
         if self._kept is not None:
             if self.training and torch.is_grad_enabled():
                 raise refuse("E511", f"{self.path} is merged, so a training step would not reach its adapter",

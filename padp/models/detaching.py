@@ -7,7 +7,8 @@ from typing import TypeVar
 from torch import nn
 
 from padp.compiler.following import unfollow
-from padp.compiler.site import LinearSite
+from padp.compiler.site import LinearSite, StandIn
+from padp.compiler.weights import find_offloaded
 from padp.dsl.diagnostics import refuse
 from padp.models.attention import AttentionSite
 from padp.models.building import keep_shared, shared_of
@@ -80,6 +81,9 @@ def _remove(model: nn.Module, name: str) -> None:
             module.remove(name)
             if not len(module.copies):
                 back.append((module, module.original))
+    for stand, own in back:
+        if isinstance(stand, StandIn):
+            find_offloaded(own, stand.path, stand.inside)
     put_in_place(model, back)
     _finish(model, record_of(model).without(name))
 

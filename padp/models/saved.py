@@ -10,6 +10,7 @@ from torch import nn
 
 from padp.compiler.acting import acting
 from padp.compiler.site import Site, StandIn
+from padp.compiler.weights import find_offloaded
 from padp.dsl.diagnostics import refuse
 from padp.models.walk import walk
 
@@ -59,6 +60,7 @@ class SavedModule(StandIn):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         names = acting(self)
+        find_offloaded(self.original, self.path, "original")
         return (self.copies[names[0]] if names else self.original)(*args, **kwargs)
 
     @property

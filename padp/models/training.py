@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 
 def penalty(model: nn.Module) -> Tensor:
-    """The sum of what the active adapters minimise beside the loss, over all sites; 0 when they minimise nothing."""
+    """The sum of what the active adapters minimise beside the loss, over all sites; 0 when they minimise nothing.
+
+    While merged it is what it was before; E511 where an attention's term reads the weights that it is merged into.
+    """
     acting = [(module, site) for site in sites(holder(model)) for module in site.in_use()]
     terms = [term for module, site in acting
              if (term := module.penalty(*_base_of(site))) is not None]
@@ -42,8 +45,11 @@ def _base_of(site: Site) -> tuple[nn.Module | None, dict[str, Tensor] | None]:
     """The layer of a linear site; the weights of an attention by name."""
     match site:
         case LinearSite():
-            return site.base, None
+            return site.unmerged, None
         case AttentionSite():
+            if site.merged and any(module.compiled.penalty is not None for module in site.in_use()):
+                raise refuse("E511", f"{site.path} is merged, and what it minimises would read the merged weights",
+                             suggestion="padp.unmerge(model) first")
             return None, site.attention.tensors()
         case _:
             return None, None

@@ -13,7 +13,8 @@ from padp.compiler.ir import walk
 from padp.compiler.operators import OPERATORS
 from padp.compiler.program import library
 from padp.compiler.rules import Simplifier
-from tests.compiler.test_random_programs import FOUND, HEAD
+from tests.compiler.random_programs import HEAD
+from tests.compiler.test_random_programs import FOUND
 
 PROGRAMS = {**{name: name for name in library()}, **{name: f"{HEAD}\n{text}" for name, text in FOUND.items()}}
 WORDS = {*OPERATORS, "svd", "qr", "sum", "mean", "max", "min", "sqrt", "sum_row", "sum_col", "mean_row", "mean_col",

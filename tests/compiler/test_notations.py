@@ -311,8 +311,8 @@ def test_a_default_that_is_no_size(default: str) -> None:
 
 @pytest.mark.parametrize("relation", ["n = bk", "m = kb", "bk = n"])
 def test_letters_of_a_relation_side_by_side(relation: str) -> None:
-    text = f"adapter T(b = 2, k = 2) on linear(W ∈ ℝ^{{m×n}}) where {relation}\nv ∈ ℝ^b: learned\ny ← W @ x + sum(v) · " \
-        "bias\nw ∈ ℝ^k: learned\nminimise sum(w)\n"
+    text = f"adapter T(b = 2, k = 2) on linear(W ∈ ℝ^{{m×n}}) where {relation}\nv ∈ ℝ^b: learned\n" \
+        "y ← W @ x + sum(v) · bias\nw ∈ ℝ^k: learned\nminimise sum(w)\n"
     (found,) = errors(text)
     assert (found.code, found.suggestion) == ("E309", f"write `{'b·k' if 'bk' in relation else 'k·b'}`")
 

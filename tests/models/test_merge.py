@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -133,3 +134,31 @@ def test_attention_merges_too(llama: Any, opt: Any, batch: Batch) -> None:
         pm.merge(model)
         pm.detach(model)
         assert same(model, base)
+
+
+PENALTY = """adapter P on linear(W ∈ ℝ^{m×n})
+v ∈ ℝ^n: learned, init = 1
+y ← W @ (v ⊙ x)
+minimise ‖W @ v‖
+"""
+
+
+@pytest.mark.parametrize("adapter", ["lora", "dora", "pissa", "oft", "svft", "delora", PENALTY])
+@pytest.mark.parametrize("keep_on_cpu", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_while_merged_the_reference_and_penalties_read_the_weight_from_before(adapter: str, keep_on_cpu: bool,
+                                                                              bias: bool) -> None:
+    model = nn.Sequential(nn.Linear(8, 6, bias=bias)).double().eval()
+    pm.attach(model, adapter, **({"k": 2} if adapter == "oft" else {}))
+    layer: Any = model[0]
+    with torch.no_grad():
+        for p in layer.adapters["default"].parameters():
+            p.add_(0.1 * torch.rand_like(p))
+    x = torch.randn(3, 8, dtype=torch.double)
+    y, reference, penalty = model(x), layer.reference(x), pm.penalty(model)
+    pm.merge(model, keep_on_cpu=keep_on_cpu)
+    assert torch.allclose(model(x), y)
+    assert torch.allclose(layer.reference(x), reference)
+    assert torch.allclose(pm.penalty(model), penalty)
+    pm.unmerge(model)
+    assert torch.allclose(layer.reference(x), reference)

@@ -238,3 +238,22 @@ def test_offloaded_after_attaching(offload: Callable[[nn.Module], nn.Module]) ->
         offload(model)
         with Refused("E511", "offloaded after it was attached", "offload the model first"):
             model(torch.randn(3, 8))
+
+
+@pytest.mark.parametrize("adapter", ["lora", "dora", "vera"])
+@pytest.mark.parametrize("state", ["disabled", "inactive", "detached"])
+def test_offloaded_after_attaching_and_no_adapter_acts(offload: Callable[[nn.Module], nn.Module], adapter: str,
+                                                       state: str) -> None:
+    model, x = make(), torch.randn(3, 8)
+    wanted = model(x)
+    pm.attach(model, adapter, modules_to_save=["2"] if adapter == "lora" else (), targets=["0"])
+    offload(model)
+    with contextlib.ExitStack() as stack:
+        if state == "disabled":
+            stack.enter_context(pm.disabled(model))
+        elif state == "inactive":
+            pm.activate(model, [])
+        else:
+            pm.detach(model)
+        for _ in range(2):
+            assert torch.equal(model(x), wanted)
