@@ -14,7 +14,7 @@ to W in another way (``W.add_(…)``, ``base.weight = …``) is seen at the next
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
@@ -83,9 +83,7 @@ class _BeforeAll(_Hook):
     def __call__(self, module: nn.Module, state: Mapping[str, Any], prefix: str, *_: object) -> None:
         site = cast("Site | None", self.alive)
         if site is not None:
-            site.brought = frozenset(f"{name}.{key}" for name in site.adapters
-                                     for key in (k for keys in site.module(name).from_base for k in keys)
-                                     if f"{prefix}{self.where}adapters.{name}.{key}" in state)
+            site.brought = _brought(site, state, f"{prefix}{self.where}")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _BeforeAll:
         return _BeforeAll(memo.get(id(self.alive)), self.where)
@@ -99,6 +97,31 @@ class _AfterAll(_Hook):
         site = cast("Site | None", self.alive)
         if site is not None:
             site.brought = frozenset()
+
+
+def _brought(site: Site, state: Mapping[str, Any], prefix: str) -> frozenset[str]:
+    """What started from the base and is in a state dict itself."""
+    return frozenset(f"{name}.{key}" for name in site.adapters
+                     for key in (k for keys in site.module(name).from_base for k in keys)
+                     if f"{prefix}adapters.{name}.{key}" in state)
+
+
+def refuse_ahead(site: Site, state: Mapping[str, Any], prefix: str,
+                 bases: Iterable[tuple[Stand, nn.Module, str]]) -> None:
+    """E511 for what a load would be refused for at one of a site's bases: before anything of it is loaded anywhere.
+
+    ``prefix``: where the site stands in the state dict; with each base, where its stand-in does.
+    """
+    if not (site.merged or any(site.module(name).from_base[0] for name in site.adapters)):
+        return
+    before, site.brought = site.brought, _brought(site, state, prefix)
+    try:
+        for stand, base, at in bases:
+            found = {name: state[key] for name, _ in base.named_parameters(recurse=False)
+                     for key in (f"{at}base.{name}", f"{at}{name}") if key in state}
+            _will_differ(stand, base, found, "")
+    finally:
+        site.brought = before
 
 
 def follow(around: nn.Module, site: Site, where: str, bases: Mapping[nn.Module, Stand]) -> None:

@@ -16,9 +16,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from padp.compiler.following import refuse_ahead
 from padp.compiler.keys import refuse_half_merged, refuse_under_merged
 from padp.compiler.module import AdapterModule
-from padp.compiler.site import Site, StandIn
+from padp.compiler.site import LinearSite, Site, StandIn
+from padp.models.attention import ROLES, AttentionSite, HeadProjection
 from padp.models.building import shared_of
 from padp.models.walk import everywhere
 
@@ -88,6 +90,7 @@ def _spread(model: nn.Module, state: MutableMapping[str, Any], prefix: str, *_: 
             refuse_half_merged(module, marked, here)
         if isinstance(module, Site):
             refuse_under_merged(module, state, here)
+            refuse_ahead(module, state, here, _bases(module, here, prefix))
     for names in _several(list(everywhere(model))):
         keys = [prefix + name for name in names]
         found = [state[key] for key in keys if key in state]
@@ -96,6 +99,18 @@ def _spread(model: nn.Module, state: MutableMapping[str, Any], prefix: str, *_: 
             if not isinstance(first, nn.Parameter) and first.is_floating_point():
                 first = nn.Parameter(first, requires_grad=False)  # one object also for ``assign=True``
             state.update(dict.fromkeys(keys, first))
+
+
+def _bases(site: Site, here: str, prefix: str) -> list[tuple[Any, nn.Module, str]]:
+    """The stand-ins of a site with the layers that they stand in for, and where each is in a state dict."""
+    match site:
+        case LinearSite():
+            return [(site, site.base, here)]
+        case AttentionSite():
+            stands = [getattr(*site.attention.owners[role]) for role in ROLES]
+            return [(s, s.base, f"{prefix}{s.path}.") for s in stands if isinstance(s, HeadProjection)]
+        case _:
+            return []
 
 
 def _alias(one: Tensor, other: Tensor) -> bool:

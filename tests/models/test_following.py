@@ -191,3 +191,19 @@ def test_starts_of_heads(family: str, request: pytest.FixtureRequest) -> None:
     site = next(s for s in sites(model) if isinstance(s, AttentionSite))
     with pytest.raises(padp.PadpError, match="started from those that were there"):
         site.attention.projection("q").load_state_dict(others(site.attention.projection("q")))
+
+
+@pytest.mark.parametrize("spelling", ["{}.weight", "{}.base.weight"])
+@pytest.mark.parametrize("how", ["a start from W", "merged"])
+def test_a_load_that_is_refused_at_one_layer_loads_nothing(spelling: str, how: str) -> None:
+    model = nn.Sequential(*[nn.Linear(6, 6) for _ in range(3)]).eval()
+    padp.attach(model, "lora", ["0", "1"], r=2, name="a")
+    padp.attach(model, "pissa" if how == "a start from W" else "lora", ["2"], r=2, name="b")
+    if how == "merged":
+        padp.activate(model, "b")
+        padp.merge(model)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    state = {spelling.format(k): before[f"{k}.weight"] + 1 for k in range(3)}
+    with pytest.raises(padp.PadpError, match="E511"):
+        model.load_state_dict(state, strict=False)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

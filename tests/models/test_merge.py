@@ -148,13 +148,14 @@ minimise ‖W @ v‖
 @pytest.mark.parametrize("bias", [False, True])
 def test_while_merged_the_reference_and_penalties_read_the_weight_from_before(adapter: str, keep_on_cpu: bool,
                                                                               bias: bool) -> None:
-    model = nn.Sequential(nn.Linear(8, 6, bias=bias)).double().eval()
-    pm.attach(model, adapter, **({"k": 2} if adapter == "oft" else {}))
+    model = nn.Sequential(nn.Linear(16, 12, bias=bias)).double().eval()
+    settings: dict[str, Any] = {"k": 2} if adapter == "oft" else {}
+    pm.attach(model, adapter, **settings)
     layer: Any = model[0]
     with torch.no_grad():
         for p in layer.adapters["default"].parameters():
             p.add_(0.1 * torch.rand_like(p))
-    x = torch.randn(3, 8, dtype=torch.double)
+    x = torch.randn(3, 16, dtype=torch.double)
     y, reference, penalty = model(x), layer.reference(x), pm.penalty(model)
     pm.merge(model, keep_on_cpu=keep_on_cpu)
     assert torch.allclose(model(x), y)
