@@ -24,7 +24,7 @@ from padp.compiler.names import resolve_leniently
 from padp.compiler.program import tree
 from padp.compiler.quotient_lints import quotients
 from padp.compiler.rules import Simplifier
-from padp.compiler.state import Elaborated, NeedCases
+from padp.compiler.state import Elaborated, NeedCases, of_a_mistake
 from padp.compiler.terms import Method
 from padp.compiler.variants import body_of, list_variants
 from padp.dsl import syntax
@@ -86,7 +86,7 @@ def _variant(program: syntax.Program, source: Source, variant: str | None) -> It
     known = {(d.code, d.message) for d in names}
     yield from (d for d in problems if (d.code, d.message) not in known)
     sound = not any(d.severity == "error" for d in (*names, *problems))
-    claims = check_claims(program, method, typed, sound)
+    claims = [d for d in check_claims(program, method, typed, sound) if not of_a_mistake(d)]
     yield from claims
     body = body_of(program, variant or method.variant)
     yield from flow_lints(method, sound)

@@ -23,15 +23,29 @@ from padp.dsl.source import Span
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """``left ≤ right``; where there is no ``right``: ``left`` is a whole number."""
+    """``left ≤ right``; where there is no ``right``: ``left`` is a whole number.
+
+    ``index``: ``left`` comes right after an index, and ``right`` is its axis. People are shown the index as they wrote
+    it, ``left − 1 < right``.
+    """
 
     left: Any
     right: Any | None
     span: Span
+    index: bool = False
 
     def __str__(self) -> str:
-        left = show(written_out(sp.sympify(self.left)))
-        return f"{left} is whole" if self.right is None else f"{left} ≤ {show(written_out(sp.sympify(self.right)))}"
+        left, sign, right = self.sides
+        return f"{show(left)} is whole" if right is None else f"{show(left)} {sign} {show(right)}"
+
+    @property
+    def sides(self) -> tuple[Any, str, Any | None]:
+        """What is compared, as people are shown it: (left, sign, right) with the formulas written out."""
+        left = written_out(sp.sympify(self.left))
+        if self.right is None:
+            return left, "", None
+        right = written_out(sp.sympify(self.right))
+        return (lower(left - 1), "<", right) if self.index else (left, "≤", right)
 
 
 def decide(condition: Condition, facts: Iterable[Any] = ()) -> bool | None:

@@ -72,12 +72,11 @@ def with_numbers(value: Any, numbers: Mapping[str, Any]) -> Any:
 def _told(method: Method, condition: Condition, numbers: Mapping[str, Any]) -> Diagnostic:
     used = {n: v for n, v in sorted(numbers.items()) if n in names_of([condition])}
     usual = ", ".join(f"{n} is {show(v)}" for n, v in used.items())
-    left = written_out(sp.sympify(condition.left))
-    if condition.right is None:
+    left, sign, right = condition.sides
+    if right is None:
         said = f"{show(left)} must be a whole number, and is {show(with_numbers(left, numbers))} by default: {usual}"
     else:
-        right = written_out(sp.sympify(condition.right))
         sides = both((show(left), with_numbers(left, numbers)), (show(right), with_numbers(right, numbers)))
-        said = f"{show(left)} ≤ {show(right)} does not hold by default: {sides}"
+        said = f"{show(left)} {sign} {show(right)} does not hold by default: {sides}"
     return Diagnostic("E308", said, condition.span, method.source, suggestion="another default, or other sizes here",
                       notes=(f"here {', '.join(f'{n} = {show(v)}' for n, v in used.items())}",))

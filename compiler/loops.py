@@ -97,6 +97,10 @@ def _write(s: State, step: Write) -> None:
     existing = s.env.get(step.name) or parameter(s, step.name)
     items = tuple(i if isinstance(i, Range) else term(s, i) for i in step.items) if existing is None else \
         tuple(places(s, existing, step.items))
+    mistaken = any(isinstance(i, Node) and i.op in ("undeclared", "mistake") for i in items)
+    if existing is None and step.name not in s.pending and mistaken:  # which has been said
+        bind(s, step.name, s.g.node("mistake", (), (step.span.start, step.span.end), UNKNOWN), step.span)
+        return
     if step.name in s.pending or existing is None:
         s.pending.setdefault(step.name, []).append(PendingWrite(items, value, step.span))
         return

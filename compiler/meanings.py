@@ -20,8 +20,8 @@ from padp.compiler.conditions import Condition, decide
 from padp.compiler.dims import lower, same, show, symbol
 from padp.compiler.groupings import product
 from padp.compiler.ir import OPEN, UNKNOWN, Axis, Node, Type
-from padp.compiler.remedies import entry_by_entry, one_a_member, whole
-from padp.compiler.state import Learned, NeedCases, Start, State, report
+from padp.compiler.remedies import bounded, entry_by_entry, one_a_member, whole
+from padp.compiler.state import MISTAKEN, Learned, NeedCases, Start, State, report
 from padp.compiler.terms import (
     Arith,
     BlockTerm,
@@ -58,14 +58,10 @@ def dimension(s: State, t: Term) -> Any:
     if node.op == "const":
         return node.value
     if node.type.kind == "unknown":  # an undeclared name is one number wherever it stands
-        name = t.name if isinstance(t, Var) else f"?{t.span.start}"
+        name = t.name if isinstance(t, Var) else f"{MISTAKEN}{t.span.start}"
         return s.sizes.setdefault(name, symbol(name))
     report(s, "E310", f"a size must be known when the adapter is attached; this is {node.type}", t.span)
     return symbol(f"{MISTAKEN}{t.span.start}")
-
-
-MISTAKEN = "?!"
-"""How sizes are called that an error has been reported for."""
 
 
 def scalar(s: State, t: Term, need: str) -> Node:
@@ -109,6 +105,9 @@ def _hints(s: State, t: Term) -> tuple[list[str], str | None]:
     member = one_a_member(t, left, right, s.learned) or whole(t, left, right, s.env.get)
     if member is not None:
         return [*notes, member[0]], member[1]
+    condition = bounded(t, left, right)
+    if condition is not None:
+        return notes, condition
     if t.op not in ("@", "*"):
         return notes, None
     along = _along_a_family(t, left, right)
@@ -424,7 +423,7 @@ def inside(s: State, item: Node, size: Any) -> Node:
         lowest, after = 0, reach(item)[0]
     require(s, 0, lowest, s.g.span)
     if after is not None:
-        require(s, after, size, s.g.span)
+        require(s, after, size, s.g.span, index=True)
     return item
 
 
@@ -554,9 +553,9 @@ def _whole(s: State, d: Term) -> Any:
         for condition in (Condition(value, None, d.span), Condition(0, value, d.span)):
             hold(s, condition, "the dimension")
     if s.concrete and not (isinstance(value, int) and value >= 0):
-        from padp.compiler.sizes import text
+        from padp.compiler.sizes import symbolic, text
 
-        used = {n: v for n, v in s.sizes.items() if n in text(d)}
+        used = {n: v for n, v in s.sizes.items() if n in {str(x) for x in symbolic(d, {}).free_symbols}}
         here = ", ".join(f"{n} = {v}" for n, v in used.items())
         said = f"the dimension {text(d)} is {show(value)}, not a whole number ≥ 0"
         if all(said != known.message for known in s.diagnostics):  # once, wherever it stands
@@ -592,9 +591,9 @@ def need(s: State, condition: Condition, what: str = "") -> None:
         raise Mismatch(what + broken(condition), "E501" if s.concrete else "E308")
 
 
-def require(s: State, left: Any, right: Any, span: Span) -> None:
+def require(s: State, left: Any, right: Any, span: Span, index: bool = False) -> None:
     """left ≤ right, for an index or a slice to stay inside its axis; reported, and read on."""
-    condition = Condition(left, right, span)
+    condition = Condition(left, right, span, index)
     if _refuted(s, condition):
         outside(s, condition)
 
@@ -620,9 +619,7 @@ def outside(s: State, condition: Condition) -> None:
 
 def broken(condition: Condition) -> str:
     """How a condition is told that no sizes satisfy."""
-    if condition.right is None:
-        return f"{show(condition.left)} is not a whole number"
-    return f"{show(condition.left)} ≤ {show(condition.right)} does not hold"
+    return f"{show(condition.left)} is not a whole number" if condition.right is None else f"{condition} does not hold"
 
 
 def domain(s: State, t: Term, span: Span) -> tuple[Any, Any, Node | None] | None:

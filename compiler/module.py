@@ -136,20 +136,24 @@ class AdapterModule(nn.Module):
             if p.declaration.space.kind in SPACES:
                 refuse_deficient(name, p.declaration.space, self.stored(name))
         for name, _ in waiting:
-            self._refuse_infinite(cast(Tensor, getattr(self, self.names[name])), f"the start of {name}")
+            self._refuse_infinite(cast(Tensor, getattr(self, self.names[name])), f"the start of {name}", leaves)
         self._write_knobs(leaves)
         for k, tensor in enumerate(kept):
             stored = tensor.to(dtype) if tensor.is_floating_point() else tensor
-            self._refuse_infinite(stored, "what is computed from W when it is attached")
+            self._refuse_infinite(stored, "what is computed from W when it is attached", leaves)
             self.register_buffer(f"kept_{k}", stored.detach().contiguous().clone())
         if not any(t.is_floating_point() for t in (*self.parameters(), *self.buffers())):  # its precision all the same
             self.register_buffer("precision", torch.zeros((), dtype=dtype, device=device), persistent=False)
         self.belongs_to(weight, bias)
 
-    def _refuse_infinite(self, tensor: Tensor, what: str) -> None:
-        if tensor.is_floating_point() and not tensor.is_meta and not bool(torch.isfinite(tensor).all()):
-            raise refuse("E511", f"{self.adapter.name}: {what} is not finite; a weight is not finite, or a matrix that "
-                         "is inverted is singular")
+    def _refuse_infinite(self, tensor: Tensor, what: str, given: Mapping[Leaf, Tensor]) -> None:
+        """E511, with the cause: what of ``given`` is the base's and not finite, else the program's maths."""
+        if _finite(tensor):
+            return
+        blamed = [name for (kind, name), leaf in given.items() if kind in ("weight", "bias") and not _finite(leaf)]
+        cause = f"{' and '.join(blamed)} of the base is not finite" if blamed else \
+            "the base's weights are finite, so the program divides by 0 here, or inverts a matrix that is singular"
+        raise refuse("E511", f"{self.adapter.name}: {what} is not finite; {cause}")
 
     def _start(self, name: str, p: Learned, dtype: torch.dtype, device: torch.device, seed: int,
                shared: SharedStore | None) -> Tensor:
@@ -226,7 +230,8 @@ class AdapterModule(nn.Module):
             for attribute, new in made.items():
                 old = cast(Tensor, getattr(self, attribute))
                 made[attribute] = new.detach().to(device, old.dtype).contiguous().clone()
-                self._refuse_infinite(made[attribute], "what is computed from other weights of the base")
+                self._refuse_infinite(made[attribute], "what is computed from other weights of the base",
+                                      leaves)
         self.__dict__["_buffers"] = {**self._buffers, **made}  # at once: a call elsewhere has the old or the new ones
         self.drop_cache()
         self.belongs_to(weight, bias)
@@ -802,6 +807,10 @@ class _Plain(nn.Module):
 def _node(p: Learned) -> Node:
     assert p.start.node is not None
     return p.start.node
+
+
+def _finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or tensor.is_meta or bool(torch.isfinite(tensor).all())
 
 
 def _attributes(names: Mapping[str, str]) -> dict[str, str]:

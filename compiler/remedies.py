@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+import sympy as sp
+
 from padp.compiler.dims import same, show
 from padp.compiler.ir import Node
 from padp.compiler.terms import Arith, Call, Item, Number, Term, Var
@@ -51,6 +53,22 @@ def whole(t: Arith, left: Node, right: Node, value: Callable[[str], Node | None]
                 return f"`{name}_{k}` is row {k} of {name}", f"write `{name}`, the whole matrix"
         case _:
             pass
+    return None
+
+
+def bounded(t: Arith, left: Node, right: Node) -> str | None:
+    """``where r ≤ m``, where ℝ^{m×min(m, r)} meets ℝ^{r×n}: the condition under which a least or greatest size is
+    the one that stands on the other side."""
+    a, b = left.type.item, right.type.item
+    if not a or not b or left.type.kind == "unknown" or right.type.kind == "unknown":
+        return None
+    for d, e in [(a[-1], b[0])] if t.op == "@" else [*zip(a, b, strict=False)]:
+        for least, other in ((d, e), (e, d)):
+            if isinstance(least, sp.Min | sp.Max) and not same(d, e) and any(same(x, other) for x in least.args):
+                sign = "≤" if isinstance(least, sp.Min) else "≥"
+                rest = [show(x) for x in least.args if not same(x, other)]
+                bound = rest[0] if len(rest) == 1 else f"{least.func.__name__.lower()}({', '.join(sorted(rest))})"
+                return f"say it in the header: where {show(other)} {sign} {bound}"
     return None
 
 

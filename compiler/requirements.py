@@ -67,14 +67,13 @@ def told(condition: Condition, sizes: Mapping[str, Any], where: str) -> Diagnost
     if not _is_broken(condition, sizes):
         return None
     at = f" at {where}" if where else ""
-    left = written_out(sp.sympify(condition.left))
+    left, sign, right = condition.sides
     a = at_sizes(left, sizes)
-    if condition.right is None:
+    if right is None:
         said = f"{show(left)} is {show(a)}{at}, and must be a whole number"
     else:
-        right = written_out(sp.sympify(condition.right))
         sides = both((show(left), a), (show(right), at_sizes(right, sizes)))
-        said = f"{show(left)} ≤ {show(right)} does not hold{at}: {sides}"
+        said = f"{show(left)} {sign} {show(right)} does not hold{at}: {sides}"
     here = ", ".join(f"{n} = {sizes[n]}" for n in sorted(names_of([condition])))
     return Diagnostic("E501", said, condition.span, notes=(f"here {here}",))
 

@@ -333,7 +333,7 @@ def merge_into(base: nn.Module, label: str, names: Sequence[str], change: Change
         raise refuse("E504", f"{label}: the merged weight is {tuple(weight.shape)}, the layer's is {tuple(held.shape)}")
     if not (torch.isfinite(weight).all() and (offset is None or torch.isfinite(offset).all())):
         raise refuse("E504", f"{label}: the merged weight is not finite in {held.dtype}; the layer is left as it was",
-                     suggestion="look for nan or inf in the adapter's parameters")
+                     suggestion="look for nan or inf in the adapter's parameters, for a division by 0 in its program")
     new = _like(held, weight), None if offset is None else _like(bias, offset)
     kept = Kept(held.data, None if bias is None else bias.data, tuple(names), (held, cast("nn.Parameter | None", bias)))
     if keep_on_cpu:

@@ -67,9 +67,11 @@ def _symbolic(t: Term, env: Mapping[str, Any]) -> Any:
                                          "log2": lambda x: sp.log(x, 2), "log": sp.log, "sqrt": sp.sqrt}
             if function in functions:
                 return functions[function](*(symbolic(a, env) for a in args))
+            if isinstance(env, _Written):
+                return sp.Symbol(f"{function}({', '.join(show(symbolic(a, env)) for a in args)})")
         case _:
             pass
-    return sp.Symbol(f"?{t.span.start}")
+    return sp.Symbol("…" if isinstance(env, _Written) else f"?{t.span.start}")
 
 
 def calculated(size: Term, env: Mapping[str, Any]) -> Any | None:
@@ -83,9 +85,13 @@ def calculated(size: Term, env: Mapping[str, Any]) -> Any | None:
     return value
 
 
+class _Written(dict[str, Any]):
+    """An environment in which what is no number of sizes, ``exp(r)``, is a symbol that is called as it is written."""
+
+
 def text(t: Term | None) -> str:
     """A dimension term as it is written, for messages."""
-    return "" if t is None else show(symbolic(t, {}))
+    return "" if t is None else show(symbolic(t, _Written()))
 
 
 def _space_names(method: Method) -> set[str]:

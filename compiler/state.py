@@ -100,9 +100,19 @@ class State:
     assume: tuple[tuple[Test, bool], ...] = ()
 
 
+MISTAKEN = "?!"
+"""How sizes are called that an error has been reported for."""
+
+
 def report(s: State, code: str, message: str, span: Span, suggestion: str | None = None,
            notes: Sequence[str] = (), related: Sequence[Related] = ()) -> None:
-    """Record a finding; repeated ones are kept once."""
+    """Record a finding; repeated ones are kept once, and what follows from a size that was reported is silent."""
     found = Diagnostic(code, message, span, s.method.source, tuple(related), tuple(notes), suggestion)
-    if found not in s.diagnostics:
+    if found not in s.diagnostics and not of_a_mistake(found):
         s.diagnostics.append(found)
+
+
+def of_a_mistake(found: Diagnostic) -> bool:
+    """Whether a finding speaks of a size that an error has been reported for: it says that error again."""
+    return any(MISTAKEN in said for said in (found.message, found.suggestion or "", *found.notes,
+                                             *(r.message for r in found.related)))

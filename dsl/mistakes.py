@@ -311,6 +311,11 @@ EXAMPLES: tuple[Complaint, ...] = (
          "adapter LoRA where n = m"),
     ),
     Complaint(
+        "the weight stands in the brackets of its site",
+        "write `on linear(W ∈ ℝ^{m×n})`",
+        ("adapter X on W ∈ ℝ^{m×n}", "adapter X(r = 8) on W in R^{m×n} where n = m", "adapter X on W ∈"),
+    ),
+    Complaint(
         "an adapter needs a name",
         "write `adapter LoRA(r = 8) on linear(W ∈ ℝ^{m×n})`",
         ("adapter", "adapter (r = 8) on linear", "adapter ← 3", "adapter 3 on linear"),

@@ -169,35 +169,38 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The description and the tensors of a checkpoint; E505 when files lack, are truncated or do not fit each other.
 
     What does not fit together is read again while another process may be writing: until the description stays the
-    same.
+    same file. (Two writers in turn can leave the same text twice.)
     """
     with _told(directory, "it cannot be read", "give the directory that padp.save was given"):
-        before: bytes | None = None
+        before: tuple[int, int] | None = None
         for _ in range(_TRIES):
-            raw = _bytes(directory / DESCRIPTION)
+            raw, file = _opened(directory / DESCRIPTION)
             if raw is None:
                 raise _no_description(directory)
             description = _parsed(directory, raw)
             digest = _digest_in(description)
             found = 0
             for name in (TENSORS, f"{TENSORS}.{digest}"):
-                data = _bytes(directory / name)
+                data, _ = _opened(directory / name)
                 found += data is not None
                 if data is not None and hashlib.sha256(data).hexdigest() == digest:
                     return description, _tensors(directory, data, description["tensors"].get("pairs", []))
-            if raw == before:
+            if file == before:
                 raise wrong(directory, f"{TENSORS} is truncated, was changed, or belongs to another {DESCRIPTION}"
                             if found else f"there is no {TENSORS}", "copy both files again from where they were saved")
-            before = raw
+            before = file
         raise wrong(directory, "it is being written all the time", "read it when its writers are done")
 
 
-def _bytes(path: Path) -> bytes | None:
-    """The content of a file, opened once; None when there is none."""
+def _opened(path: Path) -> tuple[bytes | None, tuple[int, int]]:
+    """The content of a file, opened once, and which file it was: its number and the time of its last write. None when
+    there is none."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            about = os.fstat(file.fileno())
+            return file.read(), (about.st_ino, about.st_mtime_ns)
     except FileNotFoundError:
-        return None
+        return None, (0, 0)
 
 
 def _no_description(directory: Path) -> PadpError:

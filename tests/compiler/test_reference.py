@@ -561,7 +561,7 @@ def test_rules(body: str, weight: Callable[[], Tensor] | None) -> None:
     ("y ← W @ x ⊙ 2", "E302"), ("y ← I", "E301"), ("y ← ‖I‖_F · W @ x", "E309"), ("y ← (2^4000) · W @ x", "E105"),
     ("y ← skew(x) @ x", "E301"), ("y ← W", "E301"), ("y ← topk(x, 99)", "E305"), ("y ← x + I", "E301"),
     ("y ← svd(W) @ x", "E301"), ("y ← reshape(W, 5, 5) @ x", "E301"), ("y ← butterfly(n, 3, 0)", "E501"),
-    ("y ← (W + ones(n))@ x", "E301"), ("y ← (W + I) @ x", "E304"), ("y ← zeros(m,m)⁻¹ @ W @ x", "E301"),
+    ("y ← (W + ones(n))@ x", "E301"), ("y ← (W + I) @ x", "E304"), ("y ← zeros(m,m)⁻¹ @ W @ x", "E511"),
 ])
 def test_refusals_have_a_code_and_a_place(body: str, code: str) -> None:
     with pytest.raises(PadpError) as caught:

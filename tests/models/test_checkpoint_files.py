@@ -488,6 +488,28 @@ def test_reading_while_others_write(tmp_path: Path) -> None:
     assert files.read(tmp_path)[0]["value"] == 3
 
 
+def test_the_same_text_written_again_is_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writers in turn leave the text that a reader has seen before: it reads on until nobody writes."""
+    real, told = files._opened, 0
+
+    def opened(path: Path) -> tuple[bytes | None, tuple[int, int]]:
+        nonlocal told
+        if path.name == JSON:
+            for value in ((1, 2, 1) if told < 6 else ()):
+                files.write(tmp_path, {"format": "padp", "value": value}, {"t": torch.full((3,), float(value))})
+            found = real(path)
+            if told < 6:
+                files.write(tmp_path, {"format": "padp", "value": 2}, {"t": torch.full((3,), 2.0)})
+            told += 1
+            return found
+        return real(path)
+
+    files.write(tmp_path, {"format": "padp", "value": 1}, {"t": torch.ones(3)})
+    monkeypatch.setattr(files, "_opened", opened)
+    described, tensors = files.read(tmp_path)
+    assert described["value"] == 2 and bool((tensors["t"] == 2).all()) and told == 7
+
+
 def test_what_was_stopped_after_its_commit_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files.write(tmp_path, {"format": "padp", "value": 1}, {"t": torch.ones(3)})
     real, calls = os.replace, []
