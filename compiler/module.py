@@ -687,13 +687,14 @@ class AdapterModule(nn.Module):
         """Forget the kept step stage."""
         self.__dict__["_held"] = None  # past __setattr__, which asks what it is
 
-    def set_knob(self, name: str, value: float) -> None:
-        """Give a knob a new value."""
-        if name not in self.knobs:
-            raise refuse("E510", f"{self.adapter.name} has no knob called {name}",
-                         suggestion=f"there are: {', '.join(self.knobs) or 'none'}")
+    def set_knobs(self, values: Mapping[str, float]) -> None:
+        """Give knobs new values, all in one change."""
+        for name in values:
+            if name not in self.knobs:
+                raise refuse("E510", f"{self.adapter.name} has no knob called {name}",
+                             suggestion=f"there are: {', '.join(self.knobs) or 'none'}")
         with self.moments.changing():
-            self.knobs[name] = float(value)
+            self.knobs.update({name: float(value) for name, value in values.items()})
             self._write_knobs()
             self.drop_cache()
 

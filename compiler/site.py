@@ -583,7 +583,7 @@ class LinearSite(Site, StandIn):
         """Change a knob of the active adapter; E511 while merged."""
         self.refuse_merged(f"a new value of {name}")
         self.switched = True
-        self.only().set_knob(name, value)
+        self.only().set_knobs({name: value})
 
 
 def _sum_biases(total: Tensor | None, new: Tensor | None, base: Tensor | None) -> Tensor | None:

@@ -84,7 +84,7 @@ class Trial:
         module = self.adapter.build(self.site, variant=self.variant, hyper=self.hyper, weight=given, bias=bias,
                                     dtype=torch.double, device=torch.device("cpu"), seed=self.seed)
         for name, value in self.knobs.items():
-            module.set_knob(name, value)
+            module.set_knobs({name: value})
         return Made(module.eval(), method.site, weights, bias, x, generator)
 
 

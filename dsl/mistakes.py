@@ -48,6 +48,12 @@ HABITS: tuple[Habit, ...] = (
         "Adapter LoRA(r = 8) on linear(W ∈ ℝ^{m×n})", "ADAPTER X on linear",
     ),
     _habit(
+        r"^adapter\b[^#]*?(?P<here>:\s*knob)\b",
+        "`{seen}`: the word stands before the name of its hyperparameter",
+        "write `knob α = 1`",
+        "adapter X(α = 1: knob) on linear", "adapter X(r = 8, α: knob) on linear(W ∈ ℝ^{m×n})",
+    ),
+    _habit(
         r"(?P<here>\\[dt]?frac)\b",
         "`{seen}` is LaTeX: a quotient is written with `/`",
         "write `a / b`, or `(a + b) / c`",

@@ -135,7 +135,7 @@ def load(model: Model, directory: str | PathLike[str], name: str | None = None, 
                             dtype=site.dtype, dropout=stored.dropout, seed=stored.seed, shared=shared)
             refuse_other_dtypes(module, site.dtype, site.dtypes)
             for knob, value in site.knobs.items():
-                module.set_knob(knob, value)
+                module.set_knobs({knob: value})
             said, made = ((about.variant, dict(about.hyper), dict(about.knobs), dict(about.sizes))
                           for about in (site, module))
             if said != made:

@@ -80,15 +80,15 @@ def update(model: nn.Module) -> None:
 def set_knobs(model: nn.Module, name: str | None = None, **knobs: float) -> None:
     """Give knobs a new value at every site of the adapters that have them (or of the one called ``name``).
 
-    Greek or ASCII: ``padp.set(model, α=-1)`` is ``padp.set(model, alpha=-1)``. E510 for a knob that no adapter has,
-    E511 while merged; then nothing changed.
+    Greek or ASCII: ``padp.set(model, α=-1)`` is ``padp.set(model, alpha=-1)``. A layer that is called meanwhile sees
+    all of them or none. E510 for a knob that no adapter has, E511 while merged; then nothing changed.
     """
     model = holder(model)
     record = record_of(model)
     refuse_merged(model, "setting a knob")
     names = list(record.attached) if name is None else [named(record, name).name]
     modules = [module for each in names for site in sites_of(model, each).values() if (module := site.module(each))]
-    todo: list[tuple[AdapterModule, str, float]] = []
+    todo: dict[AdapterModule, dict[str, float]] = {}
     for knob, value in knobs.items():
         value = number(knob, value)
         having = [(module, known) for module in modules if (known := knob_of(module, knob)) is not None]
@@ -96,13 +96,13 @@ def set_knobs(model: nn.Module, name: str | None = None, **knobs: float) -> None
             there = sorted({known for module in modules for known in module.knobs})
             raise refuse("E510", f"no attached adapter has a knob called {knob}",
                          suggestion=f"there are: {', '.join(there)}" if there else "none of them has any knob")
-        todo.extend((module, known, value) for module, known in having)
+        for module, known in having:
+            todo.setdefault(module, {})[known] = value
     for each in names:
         for site in sites_of(model, each).values():
             site.switched = True
-    for module, known, value in todo:
-        module.set_knob(known, value)
-        module.drop_cache()
+    for module, values in todo.items():
+        module.set_knobs(values)
 
 
 def knob_of(module: AdapterModule, name: str) -> str | None:

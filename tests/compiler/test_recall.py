@@ -304,7 +304,7 @@ y ← (W + B @ A) @ (s ⊙ tanh(α · x))
     x = torch.randn(64, 256, dtype=torch.double, requires_grad=True)
     y = layer(x).sum()
     (wanted,) = torch.autograd.grad(y, x, retain_graph=True)
-    layer.adapters["default"].set_knob("α", 3.0)
+    layer.adapters["default"].set_knobs({"α": 3.0})
     assert torch.equal(torch.autograd.grad(y, x)[0], wanted)
 
 

@@ -94,6 +94,26 @@ def test_knobs() -> None:
     one_of(outputs(lambda: layer(x), change), wanted)
 
 
+def test_knobs_that_are_set_together_change_together() -> None:
+    text = """adapter T(knob α = 1, knob β = 1) on linear(W ∈ ℝ^{m×n})
+B ∈ ℝ^{m×n}: learned, init = 0
+y ← (W + α · B - β · B) @ x
+"""
+    model = nn.Sequential(nn.Linear(16, 16, dtype=torch.float64)).eval()
+    padp.attach(model, padp.compile(text), ["0"])
+    with torch.no_grad():
+        for t in learned(model).values():
+            t.normal_()
+    x = torch.randn(3, 16, dtype=torch.float64)
+    wanted = [model(x)]
+
+    def change() -> None:
+        for value in (5.0, 1.0):
+            padp.set(model, α=value, β=value)
+
+    one_of(outputs(lambda: cast(Tensor, model(x)), change), wanted)
+
+
 @pytest.mark.parametrize("names", [("oft", "dora"), ("lora", "vera")])
 def test_switching_and_disabling(names: tuple[str, str]) -> None:
     model = nn.Sequential(nn.Linear(32, 32, dtype=torch.float64)).eval()
