@@ -34,7 +34,7 @@ from padp.compiler.products import plain, plain_or_none
 from padp.compiler.recall import Recall, possible
 from padp.compiler.reference import Reference
 from padp.compiler.shared import SharedStore
-from padp.compiler.singular import inverting_lines
+from padp.compiler.singular import finite, inverting_lines
 from padp.compiler.site import HeadMap, bias_of, weight_of
 from padp.compiler.starting import initial, mixed, seed_of, shaped, shared_key
 from padp.compiler.state import Learned
@@ -811,7 +811,7 @@ def _node(p: Learned) -> Node:
 
 
 def _finite(tensor: Tensor) -> bool:
-    return not tensor.is_floating_point() or tensor.is_meta or bool(torch.isfinite(tensor).all())
+    return not tensor.is_floating_point() or tensor.is_meta or finite(tensor)
 
 
 def _attributes(names: Mapping[str, str]) -> dict[str, str]:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import torch
+from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # pyright: ignore[reportPrivateImportUsage]
 
 from padp.compiler.ir import NOWHERE, Node, walk
@@ -36,6 +38,11 @@ def solved(function: Callable[..., Made], *given: Any, **named: Any) -> Made:
         return function(*given, **named)
     except LinAlgError as error:
         raise no_value(error) from None
+
+
+def finite(tensor: Tensor) -> bool:
+    """Whether no entry is inf or nan. The sum tells it in one pass; where that overflows, each entry is looked at."""
+    return bool(torch.isfinite(tensor.detach().sum())) or bool(torch.isfinite(tensor.detach()).all())
 
 
 def no_value(error: LinAlgError) -> PadpError:

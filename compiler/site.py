@@ -25,6 +25,7 @@ from padp.compiler.moments import Moments, in_one_state
 from padp.compiler.prims import call_base
 from padp.compiler.products import plain
 from padp.compiler.reads import reading
+from padp.compiler.singular import finite
 from padp.compiler.transforms import compiling
 from padp.compiler.weights import find_offloaded, is_lazy, is_sharded, stored_as, why_no_product, why_unreadable
 from padp.dsl.diagnostics import refuse
@@ -331,7 +332,7 @@ def merge_into(base: nn.Module, label: str, names: Sequence[str], change: Change
         offset = torch.zeros_like(bias)
     if weight.shape != held.shape:
         raise refuse("E504", f"{label}: the merged weight is {tuple(weight.shape)}, the layer's is {tuple(held.shape)}")
-    if not (torch.isfinite(weight).all() and (offset is None or torch.isfinite(offset).all())):
+    if not (finite(weight) and (offset is None or finite(offset))):
         raise refuse("E504", f"{label}: the merged weight is not finite in {held.dtype}; the layer is left as it was",
                      suggestion="look for nan or inf in the adapter's parameters, for a division by 0 in its program")
     new = _like(held, weight), None if offset is None else _like(bias, offset)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from padp.compiler.adapter import Adapter
 from padp.compiler.check import require
+from padp.compiler.singular import finite as all_finite
 from padp.dsl.diagnostics import PadpError
 from padp.dsl.source import Source
 from padp.models.files import read, wrong
@@ -167,7 +168,7 @@ def finite(key: str, tensor: Tensor) -> bool:
     if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.is_meta:
         return True
     wide = tensor.float() if tensor.element_size() == 1 else tensor  # eight bits know few operations
-    return not bool(torch.isnan(wide).any() if key.startswith("modules/") else (~torch.isfinite(wide)).any())
+    return not bool(torch.isnan(wide).any()) if key.startswith("modules/") else all_finite(wide)
 
 
 # ---------------------------------------------------------------- entries, each of the kind that it must be
