@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 
-from padp.compiler.counting import Counted, counted
-from padp.compiler.dims import show
-from padp.compiler.names import resolve
-from padp.compiler.plain import plain, whole, writable
-from padp.compiler.program import load, tree
-from padp.compiler.requirements import unmet
-from padp.compiler.sizes import solve
-from padp.compiler.terms import Method, Negate, Number, OneMethod, Term, Text
-from padp.compiler.variants import list_variants
+from padp.compiler.facts.counts import Counted, counted
+from padp.compiler.facts.requirements import unmet
+from padp.compiler.ir.dims import show
+from padp.compiler.library import load, tree
+from padp.compiler.names.resolve import resolve
+from padp.compiler.names.terms import Method, Negate, Number, OneMethod, Term, Text
+from padp.compiler.names.variants import list_variants
+from padp.compiler.sizes.settings import plain, whole, writable
+from padp.compiler.sizes.solve import solve
 from padp.dsl.diagnostics import PadpError, refuse
 from padp.dsl.source import Source
 from padp.dsl.spellings import ascii_name, glyph_name
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from padp.compiler.compiled import Compiled
-    from padp.compiler.module import AdapterModule
-    from padp.compiler.shared import SharedStore
+    from padp.compiler.graph.compile import Compiled
+    from padp.compiler.module.module import AdapterModule
+    from padp.compiler.module.shared import SharedStore
 
 
 class _Required:
@@ -150,7 +150,7 @@ class Adapter:
 
     def capabilities_of(self, variant: str | None = None) -> Mapping[str, Capability]:
         """``capabilities`` of a variant."""
-        from padp.compiler.abilities import capabilities
+        from padp.compiler.facts.abilities import capabilities
 
         return {c.name: c for c in capabilities(self.method(variant))}
 
@@ -202,7 +202,7 @@ class Adapter:
     def compiled(self, sizes: Mapping[str, int], variant: str | None, hyper: Mapping[str, Any],
                  has_bias: bool | frozenset[str], where: str = "") -> tuple[Compiled, dict[str, int]]:
         """The graphs for these sizes, and all dimensions. Equal sizes are compiled once."""
-        from padp.compiler.compiled import compile_method
+        from padp.compiler.graph.compile import compile_method
 
         method = self.method(variant)
         numbers = {k: v for k, v in hyper.items() if not any(h.knob and h.name == k for h in method.hyper)}
@@ -212,7 +212,7 @@ class Adapter:
     def shared_shapes(self, sizes: Mapping[str, int], variant: str | None, hyper: Mapping[str, Any]
                       ) -> dict[str, tuple[int, ...]]:
         """The shapes of shared tensors that a site of these sizes needs, by key."""
-        from padp.compiler.starting import seed_of, shared_key
+        from padp.compiler.module.starting import seed_of, shared_key
 
         method = self.method(variant)
         if not any(p.shared for p in method.parameters):
@@ -230,7 +230,7 @@ class Adapter:
               device: torch.device, dropout: float = 0.0, seed: int = 0,
               shared: SharedStore | None = None) -> AdapterModule:
         """An adapter module for a site of these sizes."""
-        from padp.compiler.module import AdapterModule
+        from padp.compiler.module.module import AdapterModule
 
         has_bias: bool | frozenset[str] = bias is not None
         if isinstance(weight, Mapping):
@@ -247,7 +247,7 @@ class Adapter:
         The base's own parameters are frozen. ``seed`` is what random starts are drawn from, and the hyperparameter
         of that name where the program has one. Raises PadpError E502 for a module that this site does not take.
         """
-        from padp.compiler.ambient import at_rest
+        from padp.compiler.module.ambient import at_rest
 
         if self.site != "linear":
             raise refuse("E502", f"{self.name} works on a {self.site} site, not on one layer",
@@ -261,8 +261,8 @@ class Adapter:
                   seed: int) -> nn.Module:
         import torch as torch_
 
-        from padp.compiler.site import LinearSite, bias_of, weight_of, why_not_linear
-        from padp.compiler.weights import why_no_product, why_unreadable
+        from padp.compiler.module.site import LinearSite, bias_of, weight_of, why_not_linear
+        from padp.compiler.module.weights import why_no_product, why_unreadable
 
         reason = why_not_linear(module) or why_no_product(module)
         if reason is not None:
@@ -288,7 +288,7 @@ class Adapter:
 
 def _weight_dims(method: Method) -> tuple[str, ...]:
     """The names of W's rows and columns."""
-    from padp.compiler.terms import Var
+    from padp.compiler.names.terms import Var
 
     space = next((x.space for x in method.bound if x.name == "W"), None)
     dims = space.dims if space is not None else ()
@@ -318,7 +318,7 @@ def _plain(default: Term | None) -> Any:
         case Negate(Number(value)):
             return -value
         case _:
-            from padp.compiler.sizes import symbolic
+            from padp.compiler.sizes.solve import symbolic
 
             value = symbolic(default, {})
             return float(value) if not getattr(value, "is_integer", False) else int(value)
@@ -354,7 +354,7 @@ def compile(program: str | PathLike[str], module: nn.Module | None = None, **set
 
     Raises PadpError with every finding when the program has errors.
     """
-    from padp.compiler.check import require
+    from padp.compiler.check.check import require
 
     adapter = Adapter(load(program))
     require(adapter.source)

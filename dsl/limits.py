@@ -45,7 +45,8 @@ MAX_CALLS = 50
 """Functions that are called inside each other."""
 
 MAX_STEPS = 300_000
-"""Steps that the check of a program takes, all of its variants together; ``compiler/budget.py`` says what a step is."""
+"""Steps that the check of a program takes, all of its variants together; ``compiler/ir/budget.py`` says what a step
+is."""
 
 MAX_PLAN_STEPS = 200_000
 """Steps that typing and planning a program for one layer takes."""

@@ -6,7 +6,7 @@
               | Conditional | Blocks | Span of an index (Slice) | Dots
 
 Names are kept in canonical glyphs (NFC): ``lambda_b`` and ``λ_b`` are one tree. Whether ``λ_b`` is a name or an
-indexed ``λ``, whether ``f(x)`` is a call or a product, is not decided here: see ``compiler/naming.py``.
+indexed ``λ``, whether ``f(x)`` is a call or a product, is not decided here: see ``compiler/names/identifiers.py``.
 Every node has a span of offsets into ``Source.text``; spans do not take part in equality.
 """
 

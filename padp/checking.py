@@ -18,18 +18,18 @@ def check(
 
     Raises PadpError only where there is no program: a path or a name that does not exist.
     """
-    from padp.compiler.program import load
+    from padp.compiler.library import load
 
     return check_source(load(program), variant, numerics)
 
 
 def check_source(source: Source, variant: str | None = None, numerics: bool = False) -> list[Diagnostic]:
     """``check`` of a source that has been read."""
-    from padp.compiler.check import check as check_statically
+    from padp.compiler.check.check import check as check_statically
 
     found = [diagnostic.at(source) for diagnostic in check_statically(source, variant)]
     if numerics and not any(diagnostic.severity == "error" for diagnostic in found):
-        from padp.compiler.numerics import settle
+        from padp.compiler.numerics.numerics import settle
 
         try:
             found = settle(source, variant, found)

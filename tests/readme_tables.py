@@ -12,9 +12,9 @@ from pathlib import Path
 
 import padp
 from padp.compiler.adapter import Adapter
-from padp.compiler.dims import show
-from padp.compiler.operators import OPERATORS
-from padp.compiler.program import library
+from padp.compiler.ir.dims import show
+from padp.compiler.library import library
+from padp.compiler.operators.table import OPERATORS
 
 README = Path(__file__).parent.parent / "README.md"
 

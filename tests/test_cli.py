@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 import padp.cli.targets
 from padp.cli import BUG, CLEAN, FINDINGS, USAGE, main
 from padp.cli.options import Usage, hyperparameters, sizes
-from padp.compiler.program import library
+from padp.compiler.library import library
 
 WRONG = """adapter Wrong(r = 4) on linear(W ∈ ℝ^{m×n})
 A ∈ ℝ^{r×n}: learned, init = kaiming

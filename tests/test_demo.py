@@ -14,7 +14,7 @@ from torch import nn
 
 import padp
 from padp.cli import USAGE, main
-from padp.compiler.program import library
+from padp.compiler.library import library
 from padp.demo.corpus import Corpus, Pair, distinct, files, first_sentence, keys, pairs, read
 from padp.demo.encoder import LOWER, Batch, Upper, batches, load, lowered, upper, whole
 from padp.demo.recipes import RECIPES, Recipe

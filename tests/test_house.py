@@ -99,12 +99,92 @@ def test_module_names(folder: str) -> None:
     assert names & STANDARD == set(), "a module named like the standard library's"
 
 
-def test_every_file_of_the_compiler_has_its_place() -> None:
-    """The table of CONTRIBUTING.md names each file of compiler/ once, and none that is not there."""
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    table = text.split("| phase |", 1)[1].split("\n\n", 1)[0]
-    named = re.findall(r"`(\w+)`", table)
-    assert sorted(named) == sorted(path.stem for path in modules("compiler") if path.stem != "__init__")
+LAYERS = (
+    "ir", "operators", "names", "sizes", "elaborate", "normal", "facts", "library", "check",
+    "plan",  # no torch up to here
+    "kernels", "literal", "graph", "explain", "module", "adapter", "numerics",
+)  # fmt: skip
+"""The folders of compiler/, and the files beside them: each may import only what stands before it."""
+WITH_TORCH = LAYERS[LAYERS.index("kernels"):]
+
+
+def layer(name: str) -> str:
+    """The layer of a file or module of the compiler, given by its path below ``padp.compiler``."""
+    return name.split(".")[0]
+
+
+def below_compiler(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT / "compiler").with_suffix("").parts)
+
+
+def test_layers() -> None:
+    """Imports inside functions and under TYPE_CHECKING too."""
+    files = [path for path in modules("compiler") if path != ROOT / "compiler/__init__.py"]
+    assert {layer(below_compiler(path)) for path in files} == set(LAYERS)
+    found = {
+        (below_compiler(path), name)
+        for path in files
+        for _, name in imports(path)
+        if within(name, "padp.compiler")
+        and LAYERS.index(layer(name.removeprefix("padp.compiler."))) > LAYERS.index(layer(below_compiler(path)))
+    }
+    assert found == UPWARD
+
+
+UPWARD: set[tuple[str, str]] = {
+    ("elaborate.loops", "padp.compiler.kernels.dense.index_rows"),
+    ("facts.abilities", "padp.compiler.adapter.Capability"),
+    ("graph.compile", "padp.compiler.module.origins.Roots"),
+    ("graph.compile", "padp.compiler.module.origins.roots"),
+    ("module.module", "padp.compiler.adapter.Adapter"),
+    ("module.starting", "padp.compiler.adapter.Adapter"),
+    ("normal.head_maps", "padp.compiler.kernels.torch_state.passing"),
+    ("normal.head_maps", "padp.compiler.module.module.AdapterModule"),
+    ("normal.head_maps", "padp.compiler.module.site.HeadMap"),
+    ("operators.index_sets", "padp.compiler.kernels.dense.index_rows"),
+    ("plan.rotation_rounds", "padp.compiler.kernels.dense.index_rows"),
+}
+
+
+def test_no_circle() -> None:
+    """No file of ours imports, at its top, one that imports it."""
+    names = {f"padp.compiler.{below_compiler(path)}": path for path in modules("compiler")}
+    names |= {f"padp.dsl.{path.stem}": path for path in modules("dsl")}
+    needs: dict[str, set[str]] = {}
+    for name, path in names.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tops = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+        wanted = {node.module or "" for node in tops} | {f"{node.module}.{a.name}" for node in tops for a in node.names}
+        needs[name] = wanted & set(names)
+    free: set[str] = set()
+    while ready := {name for name, wanted in needs.items() if name not in free and wanted <= free}:
+        free |= ready
+    assert set(needs) - free == set()
+
+
+def test_no_torch_before_the_kernels() -> None:
+    """At the top of a file; ``padp check`` would pay for it."""
+    found = [
+        f"{below_compiler(path)}: {name}"
+        for path in modules("compiler")
+        if layer(below_compiler(path)) not in WITH_TORCH
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        for name in ([a.name for a in node.names] if isinstance(node, ast.Import)
+                     else [node.module or ""] if isinstance(node, ast.ImportFrom) else [])
+        if within(name, "torch")
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("folder", [path.name for path in sorted((ROOT / "compiler").iterdir()) if path.is_dir()
+                                    and not path.name.startswith("__")])
+def test_a_folder_says_what_is_in_it(folder: str) -> None:
+    """The docstring of its ``__init__`` names each of its files, and says what comes in and what goes out."""
+    home = ROOT / "compiler" / folder
+    said = ast.get_docstring(ast.parse((home / "__init__.py").read_text(encoding="utf-8"))) or ""
+    assert "In: " in said and "Out: " in said
+    words = set(re.findall(r"\w+", said))
+    assert {path.stem for path in home.glob("*.py")} - {"__init__"} <= words
 
 
 def test_no_module_is_called_like_a_public_name() -> None:
@@ -194,6 +274,6 @@ def test_wheel(tmp_path: Path) -> None:
     assert {name.split("/")[0].split("-")[0] for name in names} == {"padp"}
     wanted = {"padp/py.typed", "padp/dsl/grammar.lark", "padp/dsl/codes.md", "padp/cli/__init__.py"}
     wanted |= {f"padp/stdlib/{path.name}" for path in (ROOT / "stdlib").glob("*.padp")}
-    wanted |= {f"padp/{folder}/{path.name}" for folder in FOLDERS for path in (ROOT / folder).glob("*.py")}
+    wanted |= {f"padp/{path.relative_to(ROOT).as_posix()}" for folder in FOLDERS for path in modules(folder)}
     assert wanted - names == set()
     assert "padp/stdlib/prelude.padp" in names

@@ -14,7 +14,7 @@ from torch import nn
 import padp
 from padp.cli import main
 from padp.compiler.adapter import Adapter
-from padp.compiler.site import LinearSite
+from padp.compiler.module.site import LinearSite
 
 HEAD = "adapter New(r = 2) on linear(W ∈ ℝ^{m×n})\n"
 LEARNED = "A ∈ ℝ^{r×n}: learned, init = kaiming\nB ∈ ℝ^{m×r}: learned, init = 0\n"

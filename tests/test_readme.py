@@ -13,10 +13,10 @@ from torch import nn
 
 import padp
 from padp.cli import main
-from padp.compiler.calls import INITIALISERS, LANGUAGE
-from padp.compiler.declarations import ROLES
-from padp.compiler.header import SITES
-from padp.compiler.program import library
+from padp.compiler.library import library
+from padp.compiler.names.declarations import ROLES
+from padp.compiler.names.header import SITES
+from padp.compiler.names.signatures import INITIALISERS, LANGUAGE
 from padp.dsl.parse import parse
 from padp.dsl.source import Source
 from tests.models.families import make_llama

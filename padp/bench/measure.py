@@ -25,7 +25,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from padp.compiler.module import AdapterModule
+from padp.compiler.module.module import AdapterModule
 from padp.dsl.diagnostics import PadpError
 
 Call: TypeAlias = Callable[[nn.Module, Tensor], Tensor]

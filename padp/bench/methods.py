@@ -20,7 +20,7 @@ from padp.bench.hand.building import by_hand, model_by_hand
 from padp.bench.measure import Built, Contest, Place
 from padp.bench.peft import CONFIGS, model_of_theirs, theirs
 from padp.compiler.adapter import Adapter
-from padp.compiler.site import LinearSite
+from padp.compiler.module.site import LinearSite
 from padp.models.places import all_linear
 
 OURS, PEFT, HAND = "padp", "peft", "hand"

@@ -13,11 +13,11 @@ from padp.cli.options import Usage, adapter_of, hyperparameters, open_model, sit
 from padp.cli.output import console, number, plural, progress, share, table
 from padp.cli.targets import remarks, suffix
 from padp.compiler.adapter import Adapter, Settings
-from padp.compiler.counting import counted
-from padp.compiler.dims import show
-from padp.compiler.scope import walk
-from padp.compiler.sizes import solve
-from padp.compiler.terms import Method, Var
+from padp.compiler.facts.counts import counted
+from padp.compiler.ir.dims import show
+from padp.compiler.names.scope import walk
+from padp.compiler.names.terms import Method, Var
+from padp.compiler.sizes.solve import solve
 from padp.dsl.diagnostics import Diagnostic, PadpError
 from padp.dsl.spellings import glyph_name
 from padp.weights import StoredModel, chosen

@@ -9,7 +9,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from padp.compiler.terms import Method, Var
+from padp.compiler.names.terms import Method, Var
 from padp.dsl.source import MAX_BYTES, Source, read, read_all
 from padp.weights import StoredModel, read_model
 
@@ -23,7 +23,7 @@ class Usage(Exception):
 
 def read_program(file: str) -> Source:
     """The program in FILE: a path, a name of the library, or ``-`` for standard input."""
-    from padp.compiler.program import library, load
+    from padp.compiler.library import library, load
 
     if file == "-":
         return _text(file, "<stdin>")
@@ -55,7 +55,7 @@ def _standard_input() -> str:
 def adapter_of(file: str) -> Adapter:
     """The compiled program in FILE. Raises PadpError with every finding when it has errors."""
     from padp.compiler.adapter import Adapter
-    from padp.compiler.check import require
+    from padp.compiler.check.check import require
 
     source = read_program(file)
     require(source)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from padp.compiler.adapter import Settings
-from padp.compiler.sizes import solve
-from padp.compiler.terms import Method
+from padp.compiler.names.terms import Method
+from padp.compiler.sizes.solve import solve
 
 if TYPE_CHECKING:
-    from padp.compiler.compiled import Compiled
-    from padp.compiler.plans import Plan
+    from padp.compiler.explain.record import Plan
+    from padp.compiler.graph.compile import Compiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ class Planned:
 
 def planned_for(method: Method, settings: Settings, sizes: Mapping[str, int], tokens: int) -> Planned:
     """The plan of a program on a layer without a bias."""
-    from padp.compiler.compiled import compile_method
-    from padp.compiler.plans import plan_of
+    from padp.compiler.explain.record import plan_of
+    from padp.compiler.graph.compile import compile_method
 
     knobs = {hyper.name for hyper in method.hyper if hyper.knob}
     values = {name: value for name, value in settings.hyper.items() if name not in knobs}
@@ -40,21 +40,21 @@ def planned_for(method: Method, settings: Settings, sizes: Mapping[str, int], to
 
 
 def as_json(planned: Planned) -> str:
-    from padp.compiler.plan_json import to_data
+    from padp.compiler.explain.as_json import to_data
 
     return json.dumps(to_data(planned.plan), ensure_ascii=False, indent=2) + "\n"
 
 
 def as_svg(planned: Planned, regime: str) -> str:
-    from padp.compiler.plan_picture import picture
+    from padp.compiler.explain.picture import picture
 
     return picture(planned.plan, regime)
 
 
 def show_plan(out: Console, planned: Planned) -> None:
     """The plan and the code of a training step."""
-    from padp.compiler.emit import printed
-    from padp.compiler.plan_text import lines
+    from padp.compiler.explain.text import lines
+    from padp.compiler.graph.stages import printed
 
     out.print()
     _, *rest = lines(planned.plan)  # its first line does not know the hyperparameters

@@ -13,12 +13,12 @@ from rich.console import Console
 from padp.cli.options import Usage, adapter_of, hyperparameters, sizes_of, writable
 from padp.cli.output import console, table
 from padp.compiler.adapter import Adapter
-from padp.compiler.cases import Case, cases
-from padp.compiler.counting import counted
-from padp.compiler.dims import show
-from padp.compiler.program import tree
-from padp.compiler.sizes import text
-from padp.compiler.terms import Method
+from padp.compiler.elaborate.cases import Case, cases
+from padp.compiler.facts.counts import counted
+from padp.compiler.ir.dims import show
+from padp.compiler.library import tree
+from padp.compiler.names.terms import Method
+from padp.compiler.sizes.solve import text
 from padp.dsl.printer import to_text
 
 

@@ -18,7 +18,7 @@ from torch import nn
 import padp
 from padp.cli.options import Usage
 from padp.cli.output import console, number, table
-from padp.compiler.dims import show
+from padp.compiler.ir.dims import show
 from padp.demo.corpus import HELD_OUT as HELD_OUT_PACKAGES
 from padp.demo.corpus import TRAINING, Corpus, Pair, read
 from padp.demo.encoder import LOWER, Batch, Upper, batches, load, lowered, upper, whole

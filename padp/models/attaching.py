@@ -17,11 +17,11 @@ import torch
 from torch import nn
 
 from padp.compiler import adapter as compiler
-from padp.compiler.ambient import at_rest
-from padp.compiler.module import AdapterModule, Tokens
-from padp.compiler.plain import number, whole, writable
-from padp.compiler.shared import SharedStore
-from padp.compiler.site import LinearSite, Site
+from padp.compiler.module.ambient import at_rest
+from padp.compiler.module.module import AdapterModule, Tokens
+from padp.compiler.module.shared import SharedStore
+from padp.compiler.module.site import LinearSite, Site
+from padp.compiler.sizes.settings import number, whole, writable
 from padp.dsl.diagnostics import refuse
 from padp.models.arguments import adapter_of, refuse_unknown
 from padp.models.attention import AttentionSite
@@ -44,7 +44,7 @@ from padp.models.walk import put_in_place, sites, walk
 
 if TYPE_CHECKING:
     from padp.compiler.adapter import Adapter, Settings
-    from padp.compiler.module import AdapterModule
+    from padp.compiler.module.module import AdapterModule
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
-from padp.compiler.acting import acting
-from padp.compiler.following import follow, replace_on, unfollow
-from padp.compiler.moments import in_one_state
-from padp.compiler.site import HeadMap, Kept, Site, StandIn, leave_in, merge_into, put_in, take_out
-from padp.compiler.transforms import compiling
-from padp.compiler.weights import find_offloaded
+from padp.compiler.kernels.torch_state import compiling
+from padp.compiler.module.acting import acting
+from padp.compiler.module.moments import in_one_state
+from padp.compiler.module.reloading import follow, replace_on, unfollow
+from padp.compiler.module.site import HeadMap, Kept, Site, StandIn, leave_in, merge_into, put_in, take_out
+from padp.compiler.module.weights import find_offloaded
 from padp.dsl.diagnostics import refuse
 from padp.models.heads import Attention
 from padp.models.walk import inside
 
 if TYPE_CHECKING:
-    from padp.compiler.module import AdapterModule
+    from padp.compiler.module.module import AdapterModule
 
 CHILD = "padp_attention"  # the attention's child that holds the adapters
 Role: TypeAlias = Literal["q", "k", "v", "o"]

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
-from padp.compiler.shared import SharedStore
-from padp.compiler.site import bias_of, weight_of
-from padp.compiler.weights import is_offloaded, why_unreadable
+from padp.compiler.module.shared import SharedStore
+from padp.compiler.module.site import bias_of, weight_of
+from padp.compiler.module.weights import is_offloaded, why_unreadable
 from padp.dsl.diagnostics import PadpError, refuse
 from padp.models.places import Place
 from padp.models.sizing import sizes_at
 
 if TYPE_CHECKING:
     from padp.compiler.adapter import Adapter, Settings
-    from padp.compiler.module import AdapterModule
+    from padp.compiler.module.module import AdapterModule
 
 Given: TypeAlias = "Tensor | dict[str, Tensor] | None"
 _ATTRIBUTE = "_padp_shared"

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
-from padp.compiler.transforms import compiling
+from padp.compiler.kernels.torch_state import compiling
 from padp.dsl.diagnostics import refuse
 from padp.models.positions import Edited, Positions, before_answers, edited, marked, starts_of
 from padp.models.told import Generation, Told, rows_of

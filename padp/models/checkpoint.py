@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 import padp
-from padp.compiler.ambient import at_rest
-from padp.compiler.shared import SharedStore
+from padp.compiler.module.ambient import at_rest
+from padp.compiler.module.shared import SharedStore
 from padp.dsl.diagnostics import PadpError, refuse
 from padp.models.attaching import check_name, commit, planned
 from padp.models.building import remade, shared_of
@@ -33,7 +33,7 @@ from padp.models.walk import walk
 
 if TYPE_CHECKING:
     from padp.compiler.adapter import Settings
-    from padp.compiler.module import AdapterModule
+    from padp.compiler.module.module import AdapterModule
 
 Model = TypeVar("Model", bound=nn.Module)
 

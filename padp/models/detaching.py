@@ -6,9 +6,9 @@ from typing import TypeVar
 
 from torch import nn
 
-from padp.compiler.following import unfollow
-from padp.compiler.site import LinearSite, StandIn
-from padp.compiler.weights import find_offloaded
+from padp.compiler.module.reloading import unfollow
+from padp.compiler.module.site import LinearSite, StandIn
+from padp.compiler.module.weights import find_offloaded
 from padp.dsl.diagnostics import refuse
 from padp.models.attention import AttentionSite
 from padp.models.building import keep_shared, shared_of

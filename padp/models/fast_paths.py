@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from padp.compiler.site import Site, StandIn
+from padp.compiler.module.site import Site, StandIn
 from padp.models.walk import inside
 
 

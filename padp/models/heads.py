@@ -14,8 +14,8 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from padp.compiler.site import Kept, StandIn, bias_of, stored_transposed, weight_of, why_not_linear
-from padp.compiler.weights import why_no_product, why_unreadable
+from padp.compiler.module.site import Kept, StandIn, bias_of, stored_transposed, weight_of, why_not_linear
+from padp.compiler.module.weights import why_no_product, why_unreadable
 from padp.dsl.diagnostics import refuse
 
 # Where the projections are, from the attention module; "^" is its parent. LLaMA and most decoders; OPT, BART, CLIP,

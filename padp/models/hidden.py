@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from padp.compiler.acting import acting
-from padp.compiler.moments import in_one_state
-from padp.compiler.site import Site
-from padp.compiler.transforms import compiling
+from padp.compiler.kernels.torch_state import compiling
+from padp.compiler.module.acting import acting
+from padp.compiler.module.moments import in_one_state
+from padp.compiler.module.site import Site
 from padp.dsl.diagnostics import refuse
 from padp.models.calls import Call
 from padp.models.positions import Edited, Positions, read_positions
 from padp.models.reading import PromptReader, remove_hooks
 
 if TYPE_CHECKING:
-    from padp.compiler.module import AdapterModule
+    from padp.compiler.module.module import AdapterModule
 
 CHILD = "padp_hidden"  # the block's child that holds the adapters
 

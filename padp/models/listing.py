@@ -13,9 +13,9 @@ from rich.table import Table
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
-from padp.compiler.dims import show
-from padp.compiler.site import LinearSite, weight_of
-from padp.compiler.weights import why_no_product
+from padp.compiler.ir.dims import show
+from padp.compiler.module.site import LinearSite, weight_of
+from padp.compiler.module.weights import why_no_product
 from padp.dsl.diagnostics import PadpError
 from padp.models.heads import fused, read_attention
 from padp.models.merging import mergeables

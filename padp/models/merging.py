@@ -7,9 +7,9 @@ from typing import TypeAlias, TypeVar
 
 from torch import Tensor, nn
 
-from padp.compiler.ambient import at_rest
-from padp.compiler.site import LinearSite
-from padp.compiler.weights import is_lazy, stored_as, why_unreadable
+from padp.compiler.module.ambient import at_rest
+from padp.compiler.module.site import LinearSite
+from padp.compiler.module.weights import is_lazy, stored_as, why_unreadable
 from padp.dsl.diagnostics import refuse
 from padp.models.attention import HeadProjection
 from padp.models.hidden import HiddenSite

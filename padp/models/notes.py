@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
-from padp.compiler.module import AdapterModule
-from padp.compiler.site import LinearSite, Site
+from padp.compiler.module.module import AdapterModule
+from padp.compiler.module.site import LinearSite, Site
 from padp.models.places import heads_of
 from padp.models.saved import SavedModule
 from padp.models.walk import sites, walk

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from padp.compiler.site import Site
+from padp.compiler.module.site import Site
 from padp.dsl.diagnostics import refuse
 from padp.models.saved import SavedModule
 from padp.models.walk import walk

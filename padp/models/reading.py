@@ -17,8 +17,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from padp.compiler.first_runs import checkpointed, then
-from padp.compiler.transforms import compiling
+from padp.compiler.kernels.torch_state import compiling
+from padp.compiler.module.first_runs import checkpointed, then
 from padp.dsl.diagnostics import refuse
 from padp.models.calls import Call, Kind, argument, read
 from padp.models.told import Told, generation

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from padp.compiler.site import Site
+from padp.compiler.module.site import Site
 from padp.dsl.diagnostics import refuse
 from padp.models.owners import Key, foreign, refuse_foreign
 from padp.models.places import Kind

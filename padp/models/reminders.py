@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from padp.compiler.module import AdapterModule
+from padp.compiler.module.module import AdapterModule
 
 _SAID = -1
 _STEPS: WeakKeyDictionary[AdapterModule, int] = WeakKeyDictionary()

@@ -9,10 +9,10 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from padp.compiler.ambient import at_rest
-from padp.compiler.module import AdapterModule
-from padp.compiler.shared import SharedStore
-from padp.compiler.weights import is_offloaded
+from padp.compiler.module.ambient import at_rest
+from padp.compiler.module.module import AdapterModule
+from padp.compiler.module.shared import SharedStore
+from padp.compiler.module.weights import is_offloaded
 from padp.dsl.diagnostics import refuse
 from padp.models.building import at, built, given, keep_shared, shared_of
 from padp.models.merging import refuse_merged

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 from torch import nn
 
-from padp.compiler.acting import acting
-from padp.compiler.site import Site, StandIn
-from padp.compiler.weights import find_offloaded
+from padp.compiler.module.acting import acting
+from padp.compiler.module.site import Site, StandIn
+from padp.compiler.module.weights import find_offloaded
 from padp.dsl.diagnostics import refuse
 from padp.models.walk import walk
 

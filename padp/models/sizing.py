@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from padp.compiler.sizes import symbolic
-from padp.compiler.terms import Method, Var
+from padp.compiler.names.terms import Method, Var
+from padp.compiler.sizes.solve import symbolic
 from padp.dsl.diagnostics import refuse
 from padp.models.places import Place
 

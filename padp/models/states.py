@@ -16,10 +16,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from padp.compiler.following import refuse_ahead
-from padp.compiler.keys import refuse_half_merged, refuse_under_merged
-from padp.compiler.module import AdapterModule
-from padp.compiler.site import LinearSite, Site, StandIn
+from padp.compiler.module.keys import refuse_half_merged, refuse_under_merged
+from padp.compiler.module.module import AdapterModule
+from padp.compiler.module.reloading import refuse_ahead
+from padp.compiler.module.site import LinearSite, Site, StandIn
 from padp.models.attention import ROLES, AttentionSite, HeadProjection
 from padp.models.building import shared_of
 from padp.models.walk import everywhere

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from padp.compiler import updates
-from padp.compiler.plain import number
-from padp.compiler.site import LinearSite, Site
+from padp.compiler.literal import updates
+from padp.compiler.module.site import LinearSite, Site
+from padp.compiler.sizes.settings import number
 from padp.dsl.diagnostics import refuse
 from padp.dsl.spellings import glyph_name
 from padp.models.attention import AttentionSite
@@ -22,7 +22,7 @@ from padp.models.saved import saved_modules
 from padp.models.walk import sites
 
 if TYPE_CHECKING:
-    from padp.compiler.module import AdapterModule
+    from padp.compiler.module.module import AdapterModule
 
 
 def penalty(model: nn.Module) -> Tensor:

@@ -15,9 +15,9 @@ from typing import Any
 
 from torch import nn
 
-from padp.compiler.reads import begin, end
-from padp.compiler.site import LinearSite, Site, StandIn
-from padp.compiler.transforms import compiling
+from padp.compiler.kernels.torch_state import compiling
+from padp.compiler.module.reads import begin, end
+from padp.compiler.module.site import LinearSite, Site, StandIn
 from padp.dsl.diagnostics import refuse
 from padp.models.walk import inside
 

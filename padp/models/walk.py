@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from padp.compiler.site import Site, StandIn
+from padp.compiler.module.site import Site, StandIn
 
 
 def walk(module: nn.Module, path: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, nn.Module]]:

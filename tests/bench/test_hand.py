@@ -14,9 +14,9 @@ from padp.bench.hand import FORMS, Form, Hand
 from padp.bench.hand.places import CLOVER, ReFT
 from padp.bench.measure import linear_place, saved_for_backward
 from padp.compiler.adapter import Adapter
-from padp.compiler.program import library
-from padp.compiler.reference import Reference
-from padp.compiler.site import LinearSite
+from padp.compiler.library import library
+from padp.compiler.literal.reference import Reference
+from padp.compiler.module.site import LinearSite
 
 # (n, m, bias); 40 = 8·5 makes GOFT's blocks end early, 96 is no power of two
 SIZES = ((96, 64, True), (64, 128, False), (64, 64, True), (40, 32, True))

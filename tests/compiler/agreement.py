@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import padp
-from padp.compiler.low import Low, order
-from padp.compiler.module import AdapterModule
+from padp.compiler.module.module import AdapterModule
+from padp.compiler.plan.steps import Low, order
 from padp.dsl.diagnostics import PadpError
 
 Leading = tuple[int, ...]

@@ -11,7 +11,7 @@ import pytest
 @pytest.fixture
 def plain_plans(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Plans for plain base layers wherever they can be had, however small the layer and whether faster or not."""
-    from padp.compiler import compiled
+    from padp.compiler.graph import compile as compiled
 
     monkeypatch.setattr(compiled, "WORTH_PLANNING", 0)
     monkeypatch.setattr(compiled, "WORTH_REPLACING", 0.0)

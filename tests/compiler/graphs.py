@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from padp.compiler import build as b
-from padp.compiler.ir import Axis, Graph, Node, Type
-from padp.compiler.norms import MARK
+from padp.compiler.elaborate.norms import MARK
+from padp.compiler.ir import build as b
+from padp.compiler.ir.nodes import Axis, Graph, Node, Type
 
 M, N, R, K, B = 6, 4, 2, 3, 2
 

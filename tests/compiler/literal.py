@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from padp.compiler import kernels
-from padp.compiler.ir import Axis, Node, Type, walk
+from padp.compiler.ir.nodes import Axis, Node, Type, walk
+from padp.compiler.kernels import dense as kernels
 
 LEAVES = ("param", "weight", "bias", "input", "knob")
 F64 = torch.double

@@ -15,8 +15,8 @@ from torch import nn
 
 import padp
 from padp.compiler.adapter import Adapter, Capability
-from padp.compiler.low import order
-from padp.compiler.program import library
+from padp.compiler.library import library
+from padp.compiler.plan.steps import order
 from padp.dsl.diagnostics import PadpError
 from tests.compiler.agreement import built
 from tests.compiler.unseen import PROGRAMS

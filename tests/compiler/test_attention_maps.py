@@ -7,8 +7,8 @@ import re
 import pytest
 
 import padp
-from padp.compiler.agreement import differences
-from padp.compiler.trials import trials
+from padp.compiler.numerics.agreement import differences
+from padp.compiler.numerics.trials import trials
 from padp.dsl.diagnostics import PadpError
 
 SITE = "attention(W_Q ∈ (ℝ^{e×d})^H, W_K ∈ (ℝ^{e×d})^G, W_V ∈ (ℝ^{e×d})^G, W_O ∈ (ℝ^{d×e})^H)"

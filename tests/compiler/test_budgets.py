@@ -10,8 +10,8 @@ import pytest
 from torch import nn
 
 import padp
-from padp.compiler import check as checking
-from padp.compiler.budget import Steps, budget
+from padp.compiler.check import check as checking
+from padp.compiler.ir.budget import Steps, budget
 from padp.dsl.source import Source
 
 HEAD = "adapter T(r = 4) on linear(W ∈ ℝ^{m×n})\n"

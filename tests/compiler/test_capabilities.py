@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import padp
 from padp.compiler.adapter import Adapter, Capability
-from padp.compiler.low import order
+from padp.compiler.plan.steps import order
 from padp.dsl.diagnostics import PadpError
 from tests.compiler.agreement import linear, moved
 from tests.compiler.random_loops import loops

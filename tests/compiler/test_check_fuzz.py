@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from padp.checking import check_source
-from padp.compiler.program import library, load
+from padp.compiler.library import library, load
 from padp.dsl.codes import pages
 from padp.dsl.render import render_github, render_json, render_text
 from padp.dsl.source import Source

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 import padp
-from padp.compiler.program import library
+from padp.compiler.library import library
 from tests.compiler.marked import judged, messages, plain
 
 HEAD = "adapter T(r = 4) on linear(W ∈ ℝ^{m×n})\n"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import padp
-from padp.compiler.operators import OPERATORS, TAKES_COMPLEX
+from padp.compiler.operators.table import OPERATORS, TAKES_COMPLEX
 from tests.compiler.agreement import agree
 
 HEAD = """adapter T on linear(W ∈ ℝ^{m×n})

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import padp
-from padp.compiler.composing import WIDEST, Step, meeting
-from padp.compiler.low import order
+from padp.compiler.plan.blocks import WIDEST, Step, meeting
+from padp.compiler.plan.steps import order
 
 
 @given(st.lists(st.one_of(st.permutations(range(12)), st.sampled_from((1, 2, 3, 4))), max_size=5))

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 import padp
 from padp import PadpError
 from padp.compiler.adapter import Adapter
-from padp.compiler.reference import Reference
-from padp.compiler.sizes import solve
+from padp.compiler.literal.reference import Reference
+from padp.compiler.sizes.solve import solve
 
 HEAD = """adapter T(r = 3, k = 1) on linear(W ∈ ℝ^{m×n})
 v ∈ ℝ^n: learned, init = normal(1)

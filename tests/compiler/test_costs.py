@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import padp
-from padp.compiler.costs import cost, entry, saved
-from padp.compiler.ir import Type
-from padp.compiler.low import LEAVES, VIEWS, Low, Table, order
-from padp.compiler.prims import ALIASES, PRIMS
-from padp.compiler.recompute import held
+from padp.compiler.ir.nodes import Type
+from padp.compiler.kernels.table import ALIASES, PRIMS
+from padp.compiler.plan.costs import cost, entry, saved
+from padp.compiler.plan.recompute import held
+from padp.compiler.plan.steps import LEAVES, VIEWS, Low, Table, order
 
 TOKENS, MANY, M, N = 24, 4096, 96, 64
 LINEAR = ("adalora", "antipasto", "boft", "delora", "dora", "fourierft", "goft", "hra", "ia3", "lora", "oft", "pissa",

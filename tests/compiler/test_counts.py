@@ -11,8 +11,8 @@ import pytest
 import sympy as sp
 
 import padp
-from padp.compiler.dims import show
-from padp.compiler.program import library, load
+from padp.compiler.ir.dims import show
+from padp.compiler.library import library, load
 from padp.dsl.parse import parse
 from padp.dsl.source import Source
 from tests.compiler.marked import judged, messages

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import padp
-from padp.compiler import module as module_
-from padp.compiler import products
-from padp.compiler.direct import alone
+from padp.compiler.graph.few_tokens import alone
+from padp.compiler.kernels import products
+from padp.compiler.module import module as module_
 
 ADAPTERS: dict[str, dict[str, Any]] = {
     "lora": {"r": 2}, "dora": {"r": 2}, "vera": {"r": 4}, "oft": {"k": 4}, "road": {"variant": "peft", "g": 4},

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from padp.compiler import itemwise, prims
-from padp.compiler import kernels as K
+from padp.compiler.kernels import dense as K
+from padp.compiler.kernels import itemwise
+from padp.compiler.kernels import table as prims
 from tests.compiler.agreement import agree
 
 Array = np.ndarray[Any, np.dtype[np.float64]]

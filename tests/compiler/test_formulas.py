@@ -7,12 +7,12 @@ import re
 import pytest
 
 import padp
-from padp.compiler.cases import cases
-from padp.compiler.formulas import formula
-from padp.compiler.ir import walk
-from padp.compiler.operators import OPERATORS
-from padp.compiler.program import library
-from padp.compiler.rules import Simplifier
+from padp.compiler.elaborate.cases import cases
+from padp.compiler.ir.nodes import walk
+from padp.compiler.library import library
+from padp.compiler.normal.normal_form import Simplifier
+from padp.compiler.operators.formulas import formula
+from padp.compiler.operators.table import OPERATORS
 from tests.compiler.random_programs import HEAD
 from tests.compiler.test_random_programs import FOUND
 

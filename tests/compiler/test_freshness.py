@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 import padp
-from padp.compiler.blocks import each_block
-from padp.compiler.freshness import stamp
-from padp.compiler.module import AdapterModule
+from padp.compiler.kernels.each_block import each_block
+from padp.compiler.module.freshness import stamp
+from padp.compiler.module.module import AdapterModule
 
 
 def test_another_tensor_at_the_same_address_is_another_stamp() -> None:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from padp.compiler.emit import run
-from padp.compiler.fusing import fused
-from padp.compiler.ir import Type
-from padp.compiler.low import LEAVES, Low, Table, order
-from padp.compiler.search import Estimate, Regime
+from padp.compiler.graph.stages import run
+from padp.compiler.ir.nodes import Type
+from padp.compiler.plan.fusing import fused
+from padp.compiler.plan.search import Estimate, Regime
+from padp.compiler.plan.steps import LEAVES, Low, Table, order
 
 N = 6
 TOKENS = 4
@@ -122,7 +122,7 @@ def test_neighbours(case: Case, train: bool) -> None:
 @pytest.mark.parametrize("axis", ["row", "col", "all"])
 @pytest.mark.parametrize("shape", [(3, 4), (40, 2)])
 def test_the_gradient_of_a_norm_is_zero_where_the_norm_is(axis: str, shape: tuple[int, int]) -> None:
-    from padp.compiler.prims import norm
+    from padp.compiler.kernels.table import norm
 
     a = torch.zeros(shape, dtype=torch.double, requires_grad=True)
     norm(a, axis, 2).sum().backward()

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 import padp
-from padp.compiler.elaborate import elaborate
-from padp.compiler.ir import Graph, Type, depends, show_graph, walk
+from padp.compiler.elaborate.elaborate import elaborate
+from padp.compiler.ir.nodes import Graph, Type, depends, show_graph, walk
 
 
 def printed(name: str, variant: str | None = None) -> str:

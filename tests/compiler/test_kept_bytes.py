@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from padp.compiler.costs import saved
-from padp.compiler.emit import run
-from padp.compiler.ir import Type
-from padp.compiler.kernels import POINTWISE
-from padp.compiler.low import LEAVES, Low, Table, order
+from padp.compiler.graph.stages import run
+from padp.compiler.ir.nodes import Type
+from padp.compiler.kernels.dense import POINTWISE
+from padp.compiler.plan.costs import saved
+from padp.compiler.plan.steps import LEAVES, Low, Table, order
 
 TOKENS, N = 2000, 24
 Case: TypeAlias = "Callable[[Ops], Low]"

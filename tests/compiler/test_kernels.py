@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from padp.compiler import itemwise
-from padp.compiler import kernels as K
+from padp.compiler.kernels import dense as K
+from padp.compiler.kernels import itemwise
 from padp.dsl.diagnostics import PadpError
 
 torch.manual_seed(0)

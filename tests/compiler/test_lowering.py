@@ -13,16 +13,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from padp.compiler import build as b
-from padp.compiler import lower
-from padp.compiler.applied import APPLIED
-from padp.compiler.emit import run
-from padp.compiler.ir import Node, Type
-from padp.compiler.low import Low, order
-from padp.compiler.planner import Planner
-from padp.compiler.prims import PRIMS
-from padp.compiler.search import Regime, built_with
-from padp.compiler.values import VALUES
+from padp.compiler.graph.stages import run
+from padp.compiler.ir import build as b
+from padp.compiler.ir.nodes import Node, Type
+from padp.compiler.kernels.table import PRIMS
+from padp.compiler.plan import planners as lower
+from padp.compiler.plan.applied import APPLIED
+from padp.compiler.plan.planner import Planner
+from padp.compiler.plan.search import Regime, built_with
+from padp.compiler.plan.steps import Low, order
+from padp.compiler.plan.values import VALUES
 from tests.compiler.graphs import B, K, M, N, R, Site
 from tests.compiler.literal import literal
 
@@ -272,7 +272,7 @@ def rotation(s: Site) -> Node:
 
 def index_set(s: Site, op: str, attrs: tuple[int, ...], arity: int, args: tuple[Node, ...] = ()) -> Node:
     """A matrix with numbers at the places of an index set."""
-    from padp.compiler.kernels import INDEX_SETS
+    from padp.compiler.kernels.dense import INDEX_SETS
 
     rows = attrs[0] if op == "largest" else len(INDEX_SETS[op](*attrs))
     places = s.g.node(op, args, attrs, Type((rows, arity), kind="index"))

@@ -13,8 +13,8 @@ import pytest
 from torch import nn
 
 import padp
-from padp.compiler.check import check
-from padp.compiler.program import library
+from padp.compiler.check.check import check
+from padp.compiler.library import library
 from padp.dsl.diagnostics import Diagnostic
 from padp.dsl.source import Source
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from padp.compiler import terms as t
-from padp.compiler.names import resolve, resolve_leniently
-from padp.compiler.scope import key, split, walk
-from padp.compiler.variants import list_variants
+from padp.compiler.names import terms as t
+from padp.compiler.names.resolve import resolve, resolve_leniently
+from padp.compiler.names.scope import key, split, walk
+from padp.compiler.names.variants import list_variants
 from padp.dsl.diagnostics import Diagnostic, PadpError
 from padp.dsl.parse import parse
 from padp.dsl.source import Source

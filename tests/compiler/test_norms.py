@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import padp
-from padp.compiler import prims
+from padp.compiler.kernels import table as prims
 from tests.compiler.agreement import agree, close, learned, moved
 
 F64 = torch.double

@@ -12,13 +12,13 @@ from torch import Tensor
 import padp
 from padp.cli import main
 from padp.compiler.adapter import Adapter
-from padp.compiler.agreement import Difference, difference, differences
-from padp.compiler.module import AdapterModule
-from padp.compiler.program import library
-from padp.compiler.properties import Facts
-from padp.compiler.rules import Simplifier
-from padp.compiler.starts import Starts, Verdict
-from padp.compiler.trials import Trial, trials
+from padp.compiler.facts.facts import Facts
+from padp.compiler.facts.fresh import Starts, Verdict
+from padp.compiler.library import library
+from padp.compiler.module.module import AdapterModule
+from padp.compiler.normal.normal_form import Simplifier
+from padp.compiler.numerics.agreement import Difference, difference, differences
+from padp.compiler.numerics.trials import Trial, trials
 from padp.dsl.diagnostics import Diagnostic
 from tests.compiler.unseen import PROGRAMS
 
@@ -71,7 +71,7 @@ def undecided(monkeypatch: pytest.MonkeyPatch) -> None:
     """No rule knows anything of a value: every claim is left to numbers, however strong the rules become."""
     for question in ("holds", "rank"):
         monkeypatch.setattr(Facts, question, lambda self, *of: None)  # pyright: ignore
-    monkeypatch.setattr("padp.compiler.claimed_values.reaches", lambda node: None)  # pyright: ignore
+    monkeypatch.setattr("padp.compiler.check.claimed_values.reaches", lambda node: None)  # pyright: ignore
     monkeypatch.setattr(Starts, "fails", lambda self, *of: False)  # pyright: ignore
 
 

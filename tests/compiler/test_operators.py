@@ -14,13 +14,13 @@ import pytest
 import sympy as sp
 import torch
 
-from padp.compiler.calls import AFTER_BACKWARD_ONLY, ATTENTION_PARTS, INITIALISERS, LANGUAGE, builtin_names
-from padp.compiler.elaborate import elaborate
-from padp.compiler.ir import Node
-from padp.compiler.names import resolve
-from padp.compiler.operators import ALIASES, OPERATORS
-from padp.compiler.reference import Reference
-from padp.compiler.terms import Method
+from padp.compiler.elaborate.elaborate import elaborate
+from padp.compiler.ir.nodes import Node
+from padp.compiler.literal.reference import Reference
+from padp.compiler.names.resolve import resolve
+from padp.compiler.names.signatures import AFTER_BACKWARD_ONLY, ATTENTION_PARTS, INITIALISERS, LANGUAGE, builtin_names
+from padp.compiler.names.terms import Method
+from padp.compiler.operators.table import ALIASES, OPERATORS
 from padp.dsl.parse import parse
 from padp.dsl.source import Source
 from tests.compiler.agreement import agree
@@ -112,7 +112,7 @@ def test_every_name_that_can_be_called_is_known_once() -> None:
 
 
 def test_the_table_refuses_a_second_registration() -> None:
-    from padp.compiler import operators
+    from padp.compiler.operators import table as operators
 
     with pytest.raises(ValueError, match="twice"):
         operators._table([*OPERATORS.values(), OPERATORS["skew"]])  # pyright: ignore[reportPrivateUsage]

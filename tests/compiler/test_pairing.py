@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 import padp
-from padp.compiler import lower
-from padp.compiler.emit import run
-from padp.compiler.low import order
-from padp.compiler.search import Regime, built_with
+from padp.compiler.graph.stages import run
+from padp.compiler.plan import planners as lower
+from padp.compiler.plan.search import Regime, built_with
+from padp.compiler.plan.steps import order
 
 HEAD = """adapter Pairs on linear(W ∈ ℝ^{m×n})
 a ∈ ℝ^{n/2}: learned, init = 0

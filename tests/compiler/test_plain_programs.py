@@ -16,9 +16,9 @@ import torch
 from torch import fx, nn
 
 import padp
-from padp.compiler.agreement import differences
-from padp.compiler.module import AdapterModule
-from padp.compiler.trials import trials
+from padp.compiler.module.module import AdapterModule
+from padp.compiler.numerics.agreement import differences
+from padp.compiler.numerics.trials import trials
 from padp.dsl.diagnostics import PadpError
 from tests.compiler.agreement import agree, built, close, linear
 

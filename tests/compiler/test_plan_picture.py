@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 import padp
-from padp.compiler.plan_picture import picture
+from padp.compiler.explain.picture import picture
 
 
 @pytest.mark.parametrize("name", ["lora", "dora", "adalora", "ia3"])

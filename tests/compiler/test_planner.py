@@ -21,14 +21,14 @@ import torch
 from torch import Tensor, fx
 
 import padp
-from padp.compiler.compiled import Compiled
-from padp.compiler.decompositions import around_base
-from padp.compiler.emit import printed, read, run
-from padp.compiler.ir import Node, show_graph, walk
-from padp.compiler.low import LEAVES, VIEWS, Low, order
-from padp.compiler.plans import plan_of
-from padp.compiler.prims import PRIMS, from_compute, to_compute
-from padp.compiler.recall import remember
+from padp.compiler.explain.record import plan_of
+from padp.compiler.graph.compile import Compiled
+from padp.compiler.graph.remade import remember
+from padp.compiler.graph.stages import printed, read, run
+from padp.compiler.ir.nodes import Node, show_graph, walk
+from padp.compiler.kernels.table import PRIMS, from_compute, to_compute
+from padp.compiler.normal.decompositions import around_base
+from padp.compiler.plan.steps import LEAVES, VIEWS, Low, order
 from tests.compiler.agreement import built
 from tests.compiler.literal import literal
 from tests.compiler.unseen import PROGRAMS

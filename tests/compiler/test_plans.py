@@ -13,14 +13,14 @@ import pytest
 import torch
 
 import padp
-from padp.compiler.compiled import Compiled, compile_method
-from padp.compiler.layers import layout
-from padp.compiler.plan_json import from_data, to_data
-from padp.compiler.plan_picture import picture
-from padp.compiler.plan_text import WIDTH, size, text, time
-from padp.compiler.plans import EACH_CALL, ON_CHANGE, ONCE, Plan, plan_of
-from padp.compiler.program import library
-from padp.compiler.sizes import solve
+from padp.compiler.explain.as_json import from_data, to_data
+from padp.compiler.explain.drawing import layout
+from padp.compiler.explain.picture import picture
+from padp.compiler.explain.record import EACH_CALL, ON_CHANGE, ONCE, Plan, plan_of
+from padp.compiler.explain.text import WIDTH, size, text, time
+from padp.compiler.graph.compile import Compiled, compile_method
+from padp.compiler.library import library
+from padp.compiler.sizes.solve import solve
 
 M, N, R, T = 192, 288, 8, 64
 SIZES = {"linear": {"m": M, "n": N}, "hidden": {"d": 64}, "attention": {"d": 64, "H": 4, "G": 2, "e": 16}}

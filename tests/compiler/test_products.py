@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import padp
-from padp.compiler import products
-from padp.compiler.low import order
-from padp.compiler.products import plain, plus_product, product, sum_applied
-from padp.compiler.program import library
+from padp.compiler.kernels import products
+from padp.compiler.kernels.products import plain, plus_product, product, sum_applied
+from padp.compiler.library import library
+from padp.compiler.plan.steps import order
 
 SIZES = [(1, 900, 800), (3, 900, 800), (300, 128, 130), (300, 700, 5), (300, 5, 700), (40, 64, 200)]
 """(vectors, n, k) on both sides of every threshold."""
@@ -90,7 +90,7 @@ def test_any_layout(turned: Any) -> None:
 
 ROUTINES = """
 import torch
-from padp.compiler import products
+from padp.compiler.kernels import products
 products.foreign_processor = lambda: True
 layouts = [lambda t: t, lambda t: t.mT.contiguous().mT, lambda t: torch.cat([t, t], -1)[:, :t.shape[1]],
            lambda t: torch.cat([t, t]).mT.contiguous().mT[:len(t)], lambda t: t[:, :1].expand_as(t)]

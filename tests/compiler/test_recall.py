@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import padp
-from padp.compiler import recompute
+from padp.compiler.plan import recompute
 
 PROGRAMS: dict[str, tuple[str, dict[str, Any]]] = {
     "vera": ("vera", {"r": 24}), "randlora": ("randlora", {"r": 8}), "hra": ("hra", {"r": 6}),

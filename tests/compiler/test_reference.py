@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from padp.compiler.names import resolve
-from padp.compiler.reference import Reference
+from padp.compiler.literal.reference import Reference
+from padp.compiler.names.resolve import resolve
 from padp.dsl.diagnostics import PadpError
 from padp.dsl.parse import parse
 from padp.dsl.source import Source

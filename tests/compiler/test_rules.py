@@ -14,9 +14,12 @@ import pytest
 import sympy as sp
 import torch
 
-from padp.compiler import build as b
-from padp.compiler import decompositions, grid_rules, operator_rules, part_rules, rules
-from padp.compiler.ir import Axis, Node, Type
+from padp.compiler.ir import build as b
+from padp.compiler.ir.nodes import Axis, Node, Type
+from padp.compiler.normal import decompositions, operator_rules
+from padp.compiler.normal import grids as grid_rules
+from padp.compiler.normal import normal_form as rules
+from padp.compiler.normal import parts as part_rules
 from tests.compiler.graphs import B, K, M, N, R, Site
 from tests.compiler.literal import batched, literal
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 import padp
-from padp.compiler.compiled import Compiled, compile_method
-from padp.compiler.ir import Type
-from padp.compiler.low import Low, Table, order
-from padp.compiler.search import Estimate, Regime, built_with, settle
+from padp.compiler.graph.compile import Compiled, compile_method
+from padp.compiler.ir.nodes import Type
+from padp.compiler.plan.search import Estimate, Regime, built_with, settle
+from padp.compiler.plan.steps import Low, Table, order
 
 TRAIN = Regime("train", 1024, True)
 EVAL = Regime("eval", 1024, False)

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import padp
-from padp.compiler import itemwise, kernels, prims
+from padp.compiler.kernels import dense as kernels
+from padp.compiler.kernels import itemwise
+from padp.compiler.kernels import table as prims
 from padp.dsl.diagnostics import PadpError
 
 N = 4

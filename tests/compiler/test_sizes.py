@@ -9,9 +9,9 @@ from torch import nn
 
 import padp
 from padp import Diagnostic, PadpError
-from padp.compiler.names import resolve
-from padp.compiler.requirements import unmet
-from padp.compiler.sizes import solve
+from padp.compiler.facts.requirements import unmet
+from padp.compiler.names.resolve import resolve
+from padp.compiler.sizes.solve import solve
 from padp.dsl.parse import parse
 from padp.dsl.source import Source
 

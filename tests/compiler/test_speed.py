@@ -13,9 +13,9 @@ import sys
 
 import sympy as sp
 
-from padp.compiler.conditions import Condition, _decided, decide  # pyright: ignore[reportPrivateUsage]
-from padp.compiler.dims import same, symbol
-from padp.compiler.program import library
+from padp.compiler.elaborate.conditions import Condition, _decided, decide  # pyright: ignore[reportPrivateUsage]
+from padp.compiler.ir.dims import same, symbol
+from padp.compiler.library import library
 from padp.dsl.source import Span
 
 YARDSTICK = 0.45
@@ -44,7 +44,7 @@ def test_checking_starts_cold_in_time() -> None:
 
 def test_the_library_compiles_in_time() -> None:
     names = ", ".join(map(repr, library()))
-    imports = "import padp, padp.compiler.check"
+    imports = "import padp, padp.compiler.check.check"
     everything, nothing = seconds(("-c", f"{imports}\nfor name in [{names}]: padp.compile(name)"), ("-c", imports))
     assert everything - nothing < 2
 

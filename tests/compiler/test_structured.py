@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from padp.compiler import blocks, kernels, spectral
-from padp.compiler.prims import circulant_apply, each
-from padp.compiler.sparse import sparse_apply
-from padp.compiler.spectral import spectral_apply, spectral_bins, spectral_weights
-from padp.compiler.turning import close_slice, open_slice, turned_slice
+from padp.compiler.kernels import dense as kernels
+from padp.compiler.kernels import each_block as blocks
+from padp.compiler.kernels import spectral
+from padp.compiler.kernels.slices import close_slice, open_slice, turned_slice
+from padp.compiler.kernels.sparse import sparse_apply
+from padp.compiler.kernels.spectral import spectral_apply, spectral_bins, spectral_weights
+from padp.compiler.kernels.table import circulant_apply, each
 
 Apply: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 PLACES = torch.tensor([[0, 0], [3, 1], [2, 4], [3, 1], [5, 3], [4, 0]])  # one of them twice, first and middle ones

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import padp
-from padp.compiler.program import library
-from padp.compiler.site import LinearSite
+from padp.compiler.library import library
+from padp.compiler.module.site import LinearSite
 from tests.compiler.unseen import PROGRAMS
 
 HEAD = "adapter Still(r = 2) on linear(W ∈ ℝ^{m×n})\n"

@@ -10,14 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from padp.compiler import lower
-from padp.compiler.emit import run
-from padp.compiler.indices import pattern
-from padp.compiler.ir import Graph, Type
-from padp.compiler.low import VIEWS, Low, order
-from padp.compiler.planner import Planner
-from padp.compiler.search import Regime
-from padp.compiler.taking import replaced, shown_by
+from padp.compiler.graph.stages import run
+from padp.compiler.ir.nodes import Graph, Type
+from padp.compiler.operators.index_sets import pattern
+from padp.compiler.plan import planners as lower
+from padp.compiler.plan.gathers import replaced, shown_by
+from padp.compiler.plan.planner import Planner
+from padp.compiler.plan.search import Regime
+from padp.compiler.plan.steps import VIEWS, Low, order
 
 
 @st.composite

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import padp
-from padp.compiler.low import LEAVES, order
+from padp.compiler.plan.steps import LEAVES, order
 from padp.dsl.diagnostics import PadpError
 from tests.compiler.unseen import PROGRAMS
 

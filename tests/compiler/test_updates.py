@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from padp.compiler.names import resolve
-from padp.compiler.reference import Reference
-from padp.compiler.updates import Outcome, Site, cubic, initial_state, outcomes
+from padp.compiler.literal.reference import Reference
+from padp.compiler.literal.updates import Outcome, Site, cubic, initial_state, outcomes
+from padp.compiler.names.resolve import resolve
 from padp.dsl.diagnostics import PadpError
 from padp.dsl.parse import parse
 from padp.dsl.source import Source

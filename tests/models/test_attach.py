@@ -12,7 +12,7 @@ from torch import nn
 
 import padp
 import padp.models as pm
-from padp.compiler.site import LinearSite
+from padp.compiler.module.site import LinearSite
 from padp.models.walk import inside, sites
 from tests.models.families import Batch, Refused, make_llama, run
 from tests.models.programs import HEADS, LORA, PISSA, REFT, ROTATION, VERA

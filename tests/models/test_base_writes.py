@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import padp
-from padp.compiler.site import LinearSite
+from padp.compiler.module.site import LinearSite
 from tests.models.writes import LIBRARY, WRITES, Write, agree, in_inference_mode
 from tests.stdlib.common import Case, base_layer, close, inputs, learned, only, randomise, trained
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import padp
-from padp.compiler.low import Low, order
-from padp.compiler.module import AdapterModule
+from padp.compiler.module.module import AdapterModule
+from padp.compiler.plan.steps import Low, order
 
 LINEAR = ("adalora", "antipasto", "boft", "delora", "dora", "fourierft", "goft", "hra", "ia3", "lora", "oft", "pissa",
           "psoft", "randlora", "road", "ssvd", "svft", "vera")

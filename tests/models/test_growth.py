@@ -16,7 +16,7 @@ from torch import nn
 
 import padp
 import padp.models as pm
-from padp.compiler import compiled
+from padp.compiler.graph import compile as compiled
 from padp.models.walk import sites
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import padp
-from padp.compiler.site import LinearSite
+from padp.compiler.module.site import LinearSite
 from tests.models.programs import HEADS
 from tests.stdlib.common import Case, close, inputs, learned, only, trained
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import padp
 import padp.models as pm
-from padp.compiler.program import library
+from padp.compiler.library import library
 from padp.models.walk import sites
 from tests.models.families import make_llama, make_opt, run
 from tests.models.test_checkpoint import shaken

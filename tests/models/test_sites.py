@@ -12,8 +12,8 @@ from transformers.pytorch_utils import Conv1D
 
 import padp
 from padp import Adapter
-from padp.compiler.module import AdapterModule
-from padp.compiler.site import LinearSite
+from padp.compiler.module.module import AdapterModule
+from padp.compiler.module.site import LinearSite
 from tests.models.families import Refused
 from tests.models.programs import BIAS, LORA, PISSA, ROTATION
 

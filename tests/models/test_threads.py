@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import padp
-from padp.compiler.moments import Moments, in_one_state
-from padp.compiler.site import LinearSite
+from padp.compiler.module.moments import Moments, in_one_state
+from padp.compiler.module.site import LinearSite
 from tests.models.programs import HEADS
 from tests.models.writes import LIBRARY
 from tests.stdlib.common import Case, close, inputs, learned, trained

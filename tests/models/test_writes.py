@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import padp
-from padp.compiler.module import AdapterModule, Tokens
-from padp.compiler.site import LinearSite
+from padp.compiler.module.module import AdapterModule, Tokens
+from padp.compiler.module.site import LinearSite
 from tests.models.programs import HEADS
 from tests.models.writes import LIBRARY, WRITES, Write, agree
 from tests.stdlib.common import Case, close, inputs, learned, only, trained

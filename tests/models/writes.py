@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
-from padp.compiler.site import LinearSite
+from padp.compiler.module.site import LinearSite
 from tests.stdlib.common import Case, close, only
 
 LIBRARY = [

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 import padp
 from padp.compiler.adapter import Adapter
-from padp.compiler.module import AdapterModule
-from padp.compiler.site import LinearSite
+from padp.compiler.module.module import AdapterModule
+from padp.compiler.module.site import LinearSite
 
 Law: TypeAlias = "Callable[[Case], None]"
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import padp
-from padp.compiler.site import LinearSite
+from padp.compiler.module.site import LinearSite
 from tests.stdlib.common import Case, base_layer, close, fresh, inputs, learned, only, randomise, trained
 
 SIZES = pytest.mark.parametrize(("n", "m"), [(12, 8), (9, 15)])

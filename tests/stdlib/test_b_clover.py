@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import padp
 from padp.compiler.adapter import Adapter
-from padp.compiler.module import AdapterModule
-from padp.compiler.reference import Reference
+from padp.compiler.literal.reference import Reference
+from padp.compiler.module.module import AdapterModule
 from tests.stdlib.common import close
 
 Tensors: TypeAlias = Mapping[str, Tensor]

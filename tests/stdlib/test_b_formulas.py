@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from padp.compiler.site import LinearSite
+from padp.compiler.module.site import LinearSite
 from tests.stdlib.common import Case, close, fresh, inputs, learned, only, trained
 
 SIZES = ((12, 8), (9, 15), (7, 7))

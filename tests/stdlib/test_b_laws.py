@@ -11,7 +11,7 @@ from torch import nn
 
 import padp
 import padp.stdlib
-from padp.compiler.site import LinearSite
+from padp.compiler.module.site import LinearSite
 from tests.stdlib.common import LAWS, Case, Law, fresh, inputs, law_name, only, randomise
 
 NAMES = ("svft", "ssvd", "antipasto", "goft", "hra", "randlora", "fourierft", "psoft", "clover", "reft")

@@ -99,6 +99,6 @@ def test_a_knob_survives_a_change_of_precision() -> None:
 
 
 def test_every_adapter_of_linear_sites_is_here() -> None:
-    from padp.compiler.program import library
+    from padp.compiler.library import library
 
     assert {c.name for c in CASES} == {n for n in library() if padp.compile(n).site == "linear"}

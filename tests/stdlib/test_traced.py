@@ -1,7 +1,7 @@
 """What torch sees when it looks on: no questions about the number of tokens, and nothing that outlives the look.
 
-Every adapter, on a layer that is large enough for routines to be chosen by size (``compiler/products.py``). Beside it
-stands the plain layer: an adapted one may have no narrower range of tokens and no more graphs than that.
+Every adapter, on a layer that is large enough for routines to be chosen by size (``compiler/kernels/products.py``).
+Beside it stands the plain layer: an adapted one may have no narrower range of tokens and no more graphs than that.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import padp
-from padp.compiler.program import library
+from padp.compiler.library import library
 from tests.stdlib.common import Case, close, inputs, learned, trained
 from tests.stdlib.test_compiled import CASES
 

@@ -11,7 +11,7 @@ from padp.bench.hand import FORMS
 from padp.bench.hand.form import Form, Hand
 from padp.bench.measure import Built
 from padp.compiler.adapter import Adapter
-from padp.compiler.site import LinearSite
+from padp.compiler.module.site import LinearSite
 
 
 def form_of(adapter: str) -> Form | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from padp.bench.hand.form import Hand, base_product, pieces
-from padp.compiler import kernels
+from padp.compiler.kernels import dense as kernels
 
 
 class Thin(torch.autograd.Function):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from padp.compiler import kernels
+from padp.compiler.kernels import dense as kernels
 
 
 class CLOVER(nn.Module):

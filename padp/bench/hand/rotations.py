@@ -12,7 +12,7 @@ from torch import Tensor
 
 from padp.bench.hand.form import Hand, base_product, pieces
 from padp.bench.hand.low_rank import identity
-from padp.compiler import kernels
+from padp.compiler.kernels import dense as kernels
 
 WIDTH = 32
 """Smaller blocks are joined to blocks of this size: a batch of 4×4 products is slower than one of 32×32."""
