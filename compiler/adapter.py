@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from padp.compiler.facts.abilities import Capability
     from padp.compiler.graph.compile import Compiled
     from padp.compiler.module.module import AdapterModule
     from padp.compiler.module.shared import SharedStore
@@ -54,22 +55,6 @@ class Settings:
 
     variant: str | None
     hyper: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Capability:
-    """Whether an adapter can do something, and why. ``value``: a bound in the sizes, where there is one."""
-
-    name: str
-    holds: bool
-    reason: str = ""
-    value: Any = None
-
-    def __bool__(self) -> bool:
-        return self.holds
-
-    def __repr__(self) -> str:
-        return f"{'yes' if self.holds else 'no'}{f' ({self.reason})' if self.reason else ''}"
 
 
 @dataclass(frozen=True, repr=False)

@@ -36,6 +36,7 @@ from padp.compiler.ir.build import Mismatch
 from padp.compiler.ir.dims import lower, same, show
 from padp.compiler.ir.nodes import UNKNOWN, Axis, Node, Type, depends, walk
 from padp.compiler.names.terms import Call, Let, Loop, Number, Range, Step, Term, Write
+from padp.compiler.operators.index_rows import index_rows
 from padp.dsl.source import Span
 
 MAX_UNROLL = 256
@@ -311,8 +312,6 @@ def _placed(s: State, name: str, writes: Sequence[PendingWrite], axis: Axis) -> 
         values.append(b.stack(s.g, w.value, axis, "item"))
     places = indices[0].args[0]
     if s.concrete:
-        from padp.compiler.kernels.dense import index_rows
-
         if places.args:
             raise Mismatch(f"the places of {name} must be known from the sizes", "E305")
         chosen = [item.attrs[1] for item in indices]
@@ -468,8 +467,6 @@ def _unroll(s: State, loop: Loop, start: Any, count: Any, set_: Node | None) -> 
     if set_ is None:
         rows = [[start + k] for k in range(count)]
     else:
-        from padp.compiler.kernels.dense import index_rows
-
         rows = index_rows(set_.op, set_.attrs)
     for k, row in enumerate(rows):
         for name, value in zip(loop.variables, row, strict=True):

@@ -21,7 +21,6 @@ from typing import Any
 
 import sympy as sp
 
-from padp.compiler.adapter import Capability
 from padp.compiler.elaborate.cases import Case, cases
 from padp.compiler.elaborate.state import Elaborated
 from padp.compiler.facts.facts import Facts
@@ -36,6 +35,22 @@ from padp.compiler.normal.decompositions import around_base
 from padp.compiler.normal.normal_form import Simplifier
 from padp.compiler.sizes.solve import symbolic, text
 from padp.dsl.source import Span
+
+
+@dataclass(frozen=True)
+class Capability:
+    """Whether an adapter can do something, and why. ``value``: a bound in the sizes, where there is one."""
+
+    name: str
+    holds: bool
+    reason: str = ""
+    value: Any = None
+
+    def __bool__(self) -> bool:
+        return self.holds
+
+    def __repr__(self) -> str:
+        return f"{'yes' if self.holds else 'no'}{f' ({self.reason})' if self.reason else ''}"
 
 
 def capabilities(method: Method) -> list[Capability]:

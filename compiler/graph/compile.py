@@ -18,11 +18,11 @@ from typing import Any, TypeAlias
 
 from padp.compiler.elaborate.elaborate import elaborate
 from padp.compiler.elaborate.state import Elaborated, Learned
+from padp.compiler.graph.roots import Roots, roots
 from padp.compiler.graph.stages import Stage, emit, step_values
 from padp.compiler.ir import build as b
 from padp.compiler.ir.budget import budget
 from padp.compiler.ir.nodes import Node, walk
-from padp.compiler.module.origins import Roots, roots
 from padp.compiler.names.terms import Let, Method, Var
 from padp.compiler.normal.affine import affine, beside_base, matrix_of
 from padp.compiler.normal.decompositions import around_base, by_parts

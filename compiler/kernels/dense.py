@@ -16,6 +16,7 @@ from torch import Tensor
 
 from padp.compiler.kernels import waves
 from padp.compiler.kernels.singular import solved
+from padp.compiler.operators import index_rows
 from padp.dsl.diagnostics import refuse
 
 _HALF = (torch.bfloat16, torch.float16)
@@ -413,21 +414,51 @@ def topk(s: Tensor, k: int) -> Tensor:
 # ---------------------------------------------------------------- index sets and index vectors (int64, CPU)
 
 
-def _indices(rows: Sequence[tuple[int, ...]], arity: int) -> Tensor:
-    return torch.tensor(rows, dtype=torch.int64).reshape(len(rows), arity)
+def _index_set(name: str, *attrs: int) -> Tensor:
+    """A row an index tuple; an index vector has no second axis."""
+    width = index_rows.WIDTHS[name]
+    made = torch.tensor(index_rows.index_rows(name, attrs), dtype=torch.int64)
+    return made.reshape(-1) if width == 1 else made.reshape(-1, width)
 
 
 def band(q: int, d: int) -> Tensor:
-    """(i, j) with |i − j| ≤ d in a q×q matrix, row by row."""
-    return _indices([(i, j) for i in range(q) for j in range(max(0, i - d), min(q, i + d + 1))], 2)
+    """The index set of that name, which ``operators/index_rows.py`` says."""
+    return _index_set("band", q, d)
+
+
+def pairs(n: int) -> Tensor:
+    """The index set of that name, which ``operators/index_rows.py`` says."""
+    return _index_set("pairs", n)
+
+
+def halves(n: int, g: int) -> Tensor:
+    """The index set of that name, which ``operators/index_rows.py`` says."""
+    return _index_set("halves", n, g)
+
+
+def tree(n: int) -> Tensor:
+    """The index set of that name, which ``operators/index_rows.py`` says."""
+    return _index_set("tree", n)
+
+
+def neighbours(n: int) -> Tensor:
+    """The index set of that name, which ``operators/index_rows.py`` says."""
+    return _index_set("neighbours", n)
+
+
+def arange(n: int) -> Tensor:
+    """The index set of that name, which ``operators/index_rows.py`` says."""
+    return _index_set("arange", n)
+
+
+def butterfly(n: int, k: int, j: int) -> Tensor:
+    """The index set of that name, which ``operators/index_rows.py`` says."""
+    return _index_set("butterfly", n, k, j)
 
 
 def sample(m: int, n: int, count: int, seed: int) -> Tensor:
-    """``count`` different places of an m×n matrix: the first of ``torch.randperm(mn)`` from a seeded CPU generator."""
-    if not 0 <= count <= m * n:
-        raise refuse("E501", f"sample: {count} places were asked of a {m}×{n} matrix, which has {m * n}")
-    flat = torch.randperm(m * n, generator=torch.Generator().manual_seed(seed))[:count]
-    return torch.stack([flat // n, flat % n], -1)
+    """The index set of that name, which ``operators/index_rows.py`` says."""
+    return _index_set("sample", m, n, count, seed)
 
 
 def largest(M: Tensor, count: int) -> Tensor:
@@ -438,62 +469,6 @@ def largest(M: Tensor, count: int) -> Tensor:
     flat = argtop(M.detach().reshape(-1), count)
     flat = flat if flat.is_meta else flat.cpu()  # on meta, where a checkpoint gives the values later
     return torch.stack([flat // n, flat % n], -1)
-
-
-def pairs(n: int) -> Tensor:
-    """(0, 1), (2, 3), …; of an odd n the last is left alone."""
-    return _indices([(2 * i, 2 * i + 1) for i in range(n // 2)], 2)
-
-
-def halves(n: int, g: int) -> Tensor:
-    """In each group of g: (p, p + g/2)."""
-    if g < 2 or g % 2 or n % g:
-        raise refuse("E501", f"halves: groups of {g} do not fit {n}", suggestion="an even g that divides n")
-    return _indices([(a + p, a + p + g // 2) for a in range(0, n, g) for p in range(g // 2)], 2)
-
-
-def tree(n: int) -> Tensor:
-    """The n − 1 rotations (i, j, t) of a binary tree towards coordinate 0, level by level, t counting from 0."""
-    rows: list[tuple[int, ...]] = []
-    step = 1
-    while step < n:
-        for i in range(0, n - step, 2 * step):
-            rows.append((i, i + step, len(rows)))
-        step *= 2
-    return _indices(rows, 3)
-
-
-def neighbours(n: int) -> Tensor:
-    """(k − 1, k, k − 1) for k = 1 … n − 1."""
-    return _indices([(k - 1, k, k - 1) for k in range(1, n)], 3)
-
-
-def arange(n: int) -> Tensor:
-    """0, 1, …, n − 1."""
-    return torch.arange(n)
-
-
-def butterfly(n: int, k: int, j: int) -> Tensor:
-    """The order of coordinates in which factor j of a block butterfly is block-diagonal with blocks of size k.
-
-    Each block of k is made of two half blocks, k/2 neighbours each, that lie 2^j half blocks apart (k odd: j = 0 only).
-    There is a factor for every j with k·2^j | n.
-    """
-    if k < 1 or n % k:
-        raise refuse("E501", f"butterfly: blocks of {k} do not divide {n}")
-    if k % 2:
-        if j:
-            raise refuse("E501", f"butterfly: blocks of odd size {k} have no half blocks, so there is one factor only",
-                         suggestion="an even k, or one factor")
-        return torch.arange(n)
-    levels = 1
-    while n % (k * 2**levels) == 0:
-        levels += 1
-    if not 0 <= j < levels:
-        raise refuse("E501", f"butterfly: {n} coordinates in blocks of {k} have {levels} factors, and number {j} was "
-                     "asked for (from 0)", suggestion=f"at most {levels} factors")
-    apart, half = 2**j, k // 2
-    return torch.arange(n).reshape(n // (k * apart), 2, apart, half).transpose(1, 2).reshape(-1)
 
 
 INDEX_SETS: Mapping[str, Callable[..., Tensor]] = {
@@ -568,9 +543,3 @@ def equal_pairs(t: Tensor) -> Tensor:
 def unit_std(t: Tensor) -> Tensor:
     """``unit_std(init)``: divided by the standard deviation of all its numbers."""
     return t / t.std()
-
-
-def index_rows(name: str, attrs: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-    """The rows of an index set that the sizes alone determine, as plain numbers: what a plan unrolls or schedules."""
-    made = INDEX_SETS[name](*attrs)
-    return tuple(tuple(row) if isinstance(row, list) else (row,) for row in made.tolist())

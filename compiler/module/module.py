@@ -670,7 +670,7 @@ class AdapterModule(nn.Module):
 
     def head_maps(self, given: Mapping[str, Tensor] | None = None) -> dict[str, HeadMap]:
         """For an attention site: the map of every head, by role. ``given``: W_Q … b_O of now, by head."""
-        from padp.compiler.normal.head_maps import head_maps
+        from padp.compiler.module.attention_maps import head_maps
 
         self.refuse_empty(True)
         return head_maps(self, given)

@@ -1,6 +1,5 @@
 """Whether what was computed when an adapter was attached is still what W and its frozen tensors give.
 
-    roots(compiled)   the leaves that kept values and starts were computed from
     Origin            a print of each of these tensors, and a stamp that tells cheaply that none of them was touched
     Print             (precision, a sum over all bytes, some of the numbers)
 
@@ -19,12 +18,11 @@ import torch
 from torch import Tensor
 
 from padp.compiler.graph.stages import Leaf, leaf_key
-from padp.compiler.ir.nodes import walk
 from padp.compiler.module.freshness import Seen, seen, steps_made
 from padp.compiler.plan.steps import Low, order
 
 if TYPE_CHECKING:
-    from padp.compiler.graph.compile import Compiled
+    pass
 
 CHUNK = 509
 """How many eight-byte words are summed as they are; their sums are weighted by their places."""
@@ -33,39 +31,6 @@ ROUNDING = 2.0 ** -7
 """How far a number may be off after it was stored in the coarsest precision."""
 
 Given: TypeAlias = "Mapping[Leaf, Tensor]"
-
-
-@dataclass(frozen=True)
-class Roots:
-    """What an adapter reads beside x and its learned tensors.
-
-    ``base``: W, the bias, or an attention's by name, where something was computed from them. ``frozen``: declared
-    tensors that kept values were computed from. ``minds``: whether it matters that W itself is trained: it is read
-    beside the base layer's own product, or something is detached.
-    """
-
-    base: tuple[Leaf, ...]
-    frozen: tuple[str, ...]
-    minds: bool
-
-
-def roots(compiled: Compiled) -> Roots:
-    """What a program's kept values and starts were computed from."""
-    base: dict[Leaf, None] = {}
-    frozen: dict[str, None] = {}
-    for low in order(*compiled.kept):
-        if low.prim in ("weight", "bias"):
-            base[leaf_key(low)] = None
-        elif low.prim == "param":
-            frozen[str(low.args[0])] = None
-    for p in compiled.parameters.values():
-        for node in () if p.start.node is None else walk(p.start.node):
-            if node.op in ("weight", "bias"):
-                base[node.op, str(node.attrs[0])] = None
-    penalty = () if compiled.penalty is None else compiled.penalty.outputs
-    reads = any(low.prim in ("weight", "bias") for low in order(*compiled.outputs, *penalty))
-    detaches = any(node.op == "detach" for node in walk(compiled.typed.output))
-    return Roots(tuple(base), tuple(frozen), bool(base or frozen) or reads or detaches)
 
 
 def leaves_of(low: Low) -> set[Leaf]:

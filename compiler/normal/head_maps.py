@@ -10,7 +10,6 @@ was decomposed, Uᵀ = Σ⁻¹ V Cᵀ, Vᵀ = Σ⁻¹ Uᵀ C, Q = A R⁻¹, so n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,11 +19,7 @@ from padp.compiler.normal.normal_form import Simplifier
 from padp.dsl.diagnostics import refuse
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from padp.compiler.elaborate.state import Elaborated
-    from padp.compiler.module.module import AdapterModule
-    from padp.compiler.module.site import HeadMap
 
 
 @dataclass(frozen=True, eq=False)
@@ -308,30 +303,3 @@ def _weight_of(node: Node, role: str) -> tuple[Node | None, bool]:
 def _is_x_and_one(node: Node) -> bool:
     return node.op == "cat" and len(node.args) == 2 and node.args[0].op == "input" and node.args[1].op == "full" \
         and node.args[1].attrs[0] == 1
-
-
-# ---------------------------------------------------------------- at run time
-
-
-def head_maps(module: AdapterModule, given: Mapping[str, Tensor] | None = None) -> dict[str, HeadMap]:
-    """The maps of every head, by role; kept in eval without gradients."""
-    import torch
-
-    from padp.compiler.kernels.torch_state import passing
-    from padp.compiler.module.site import HeadMap
-
-    moving = None if given is None else module.minds(None, given)
-    plan = moving or module.compiled
-    if moving is not None or torch.is_grad_enabled() or module.training or passing():
-        module.drop_cache()
-        stage = plan.train
-        arguments = module.arguments(stage, None, weight=given, moving=moving)
-        made = stage.graph(module.like, None, module.training, *arguments)
-        values = list(made) if isinstance(made, (tuple, list)) else [made]
-    else:
-        values = list(module.steps(None, given))
-    found: dict[str, HeadMap] = {}
-    for role, has_offset in plan.roles:
-        matrix = values.pop(0)
-        found[role] = HeadMap(matrix, values.pop(0) if has_offset else None)
-    return found

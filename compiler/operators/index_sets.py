@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from padp.compiler.ir.nodes import Node
+from padp.compiler.operators.index_rows import index_rows
 
 SETS = ("tree", "band", "pairs", "halves", "neighbours", "arange", "butterfly")
 Numbers = NDArray[np.int64]
@@ -22,8 +23,6 @@ Numbers = NDArray[np.int64]
 
 def known(node: Node) -> Numbers | None:
     """The numbers of an index vector or a set of index tuples, where the sizes determine them."""
-    from padp.compiler.kernels.dense import index_rows
-
     match node.op:
         case name if name in SETS and not node.args:
             rows = np.array(index_rows(name, node.attrs), dtype=np.int64)

@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from padp.compiler.operators.index_rows import index_rows
+
 Key: TypeAlias = tuple[str, tuple[Any, ...], tuple[int, int], int]
 """An index set by its function and numbers, its two columns, and how many coordinates there are."""
 
@@ -20,8 +22,6 @@ Key: TypeAlias = tuple[str, tuple[Any, ...], tuple[int, int], int]
 @lru_cache(maxsize=64)
 def schedule(op: str, attrs: tuple[Any, ...], first: int, second: int, n: int) -> tuple[tuple[int, ...], ...]:
     """For each round the positions in the index set of the pairs that it holds."""
-    from padp.compiler.kernels.dense import index_rows
-
     last = [-1] * n
     rounds: list[list[int]] = []
     for position, row in enumerate(index_rows(op, attrs)):
@@ -37,8 +37,6 @@ def schedule(op: str, attrs: tuple[Any, ...], first: int, second: int, n: int) -
 @lru_cache(maxsize=8)
 def _pairs(key: Key) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """All i's and all j's."""
-    from padp.compiler.kernels.dense import index_rows
-
     op, attrs, (first, second), _ = key
     rows = np.array(index_rows(op, attrs), dtype=np.int64)
     return rows[:, first], rows[:, second]
@@ -76,8 +74,6 @@ class Group:
 @lru_cache(maxsize=256)
 def grouped(key: Key, size: int) -> tuple[Group, ...]:
     """Consecutive rounds together while what they mix stays in equal blocks of at most ``size`` coordinates."""
-    from padp.compiler.kernels.dense import index_rows
-
     op, attrs, (first, second), n = key
     rows = index_rows(op, attrs)
     rounds = [[(rows[t][first], rows[t][second]) for t in members] for members in schedule(op, attrs, first, second, n)]

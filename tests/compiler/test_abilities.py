@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 import padp
-from padp.compiler.adapter import Adapter, Capability
+from padp.compiler.adapter import Adapter
+from padp.compiler.facts.abilities import Capability
 from padp.compiler.library import library
 from padp.compiler.plan.steps import order
 from padp.dsl.diagnostics import PadpError

@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 
 import padp
-from padp.compiler.adapter import Adapter, Capability
+from padp.compiler.adapter import Adapter
+from padp.compiler.facts.abilities import Capability
 from padp.compiler.plan.steps import order
 from padp.dsl.diagnostics import PadpError
 from tests.compiler.agreement import linear, moved
