@@ -66,7 +66,7 @@ class Adapter:
 
     # ------------------------------------------------------------ what the text says
 
-    @cached_property
+    @property
     def variants(self) -> tuple[str, ...]:
         """The variants, the default first; () when there are none."""
         return list_variants(tree(self.source))
@@ -86,7 +86,7 @@ class Adapter:
                          suggestion=" or ".join(self.variants) if self.variants else "it has none: leave variant out")
         return variant
 
-    @cached_property
+    @property
     def name(self) -> str:
         header = tree(self.source).header
         return header.name if header is not None else "block"
@@ -100,7 +100,7 @@ class Adapter:
         """'linear', 'hidden' or 'attention'."""
         return self.method().site
 
-    @cached_property
+    @property
     def hash(self) -> str:
         """sha256 of the program text."""
         return hashlib.sha256(self.source.text.encode()).hexdigest()
@@ -206,7 +206,7 @@ class Adapter:
         found: dict[str, tuple[int, ...]] = {}
         for name, p in compiled.parameters.items():
             if p.declaration.shared:
-                key = shared_key(self, variant, name, seed_of(p, hyper, 0), p.start)
+                key = shared_key(self.name, self.hash, variant, name, seed_of(p, hyper, 0), p.start)
                 found[key] = tuple(int(d) for d in p.stored)
         return found
 
@@ -246,7 +246,8 @@ class Adapter:
                   seed: int) -> nn.Module:
         import torch as torch_
 
-        from padp.compiler.module.site import LinearSite, bias_of, weight_of, why_not_linear
+        from padp.compiler.module.linear_layer import bias_of, weight_of, why_not_linear
+        from padp.compiler.module.site import LinearSite
         from padp.compiler.module.weights import why_no_product, why_unreadable
 
         reason = why_not_linear(module) or why_no_product(module)

@@ -15,6 +15,7 @@ from lark import Token
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
 from padp.dsl.diagnostics import Diagnostic
+from padp.dsl.grammar import parser
 from padp.dsl.mistakes import EXAMPLES, HABITS, Complaint
 from padp.dsl.source import Source, Span
 from padp.dsl.spellings import GREEK, KEYWORDS, SUBSCRIPTS
@@ -98,8 +99,6 @@ def _complaints() -> dict[tuple[int, str], tuple[Complaint, ...]]:
 
 def failures(complaint: Complaint) -> list[tuple[str, UnexpectedInput]]:
     """Where each snippet of a complaint stops the parser."""
-    from padp.dsl.parse import parser
-
     out: list[tuple[str, UnexpectedInput]] = []
     for snippet in complaint.snippets:
         try:
@@ -145,8 +144,6 @@ def _generic(error: UnexpectedInput, source: Source, text: str, line: Span, plac
 
 def _spelling(terminal: str) -> str:
     """How a terminal is written, where it has one spelling; else its name (which is not shown)."""
-    from padp.dsl.parse import parser
-
     fixed = {"ASSIGN": "←", "__IN": "∈"}
     pattern = parser().get_terminal(terminal).pattern if terminal != "$END" else None
     return fixed.get(terminal, str(pattern.value) if pattern is not None and pattern.type == "str" else terminal)

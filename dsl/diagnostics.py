@@ -1,6 +1,6 @@
 """A diagnostic is data: what is wrong, where, what was seen beside it, and one thing to try.
 
-Drawing it (text, JSON, GitHub) is ``dsl/render.py``'s job; ``PadpError`` carries a list of them.
+``dsl/as_text.py`` and ``dsl/render.py`` (JSON, GitHub) draw it; ``PadpError`` carries a list of them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
+from padp.dsl.as_text import as_text
 from padp.dsl.source import Source, Span
 
 Severity: TypeAlias = Literal["error", "warning", "note"]
@@ -44,9 +45,7 @@ class Diagnostic:
         return self if self.source is not None else replace(self, source=source)
 
     def __str__(self) -> str:
-        from padp.dsl.render import render_text
-
-        return render_text(self)
+        return as_text(self)
 
 
 class PadpError(Exception):

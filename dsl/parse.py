@@ -7,23 +7,17 @@ every line's error.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
-import stat
-import sys
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import lark
-from lark import Lark
 from lark.exceptions import UnexpectedInput
 
-from padp.dsl.build import AfterHead, Build, CommonHead, ForHead, Head, LineTree, VariantHead
+from padp.dsl.build import AfterHead, CommonHead, ForHead, Head, LineTree, VariantHead
 from padp.dsl.complaints import explain, habit_on
 from padp.dsl.diagnostics import Diagnostic, PadpError, Related
+from padp.dsl.grammar import parser
 from padp.dsl.limits import MAX_ERRORS, MAX_HEIGHT, MAX_NESTING, MAX_STATEMENTS, MAX_TEXT, MAX_WORDS
 from padp.dsl.lines import Comment, Line, logical_lines
 from padp.dsl.source import Source, Span
@@ -42,9 +36,7 @@ from padp.dsl.syntax import (
     Variant,
 )
 
-GRAMMAR = Path(__file__).with_name("grammar.lark")
 _WORD = re.compile(r"\w+|[^\w\s]")
-OPTIONS: dict[str, Any] = {"parser": "lalr", "keep_all_tokens": True, "maybe_placeholders": False}
 
 
 def parse(source: Source) -> Program:
@@ -265,33 +257,3 @@ def _check_height(tree: LineTree, line: Span) -> None:
             stack.extend((child, height) for child in cast("tuple[object, ...]", node))
         elif is_dataclass(node) and not isinstance(node, Span):
             stack.extend((getattr(node, part.name), height + 1) for part in fields(node))
-
-
-# ---------------------------------------------------------------- the parser and its table
-
-
-@lru_cache(maxsize=1)
-def parser() -> Lark:
-    """The LALR(1) parser of one logical line. Its table comes from the cache directory where there is one."""
-    grammar = GRAMMAR.read_text(encoding="utf-8")
-    return Lark(grammar, cache=_cache_file(grammar) or False, transformer=Build(), **OPTIONS)
-
-
-def _cache_file(grammar: str) -> str | None:
-    """A file only this user can write, named after everything the table depends on; None where there is no such place.
-
-    Lark unpickles the file, so a directory that others can write to will not do.
-    """
-    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or os.path.expanduser("~/.cache")
-    directory = Path(base) / "padp"
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        about = directory.stat()
-    except OSError:
-        return None
-    if not os.access(directory, os.W_OK) and not os.access(directory, os.R_OK):
-        return None
-    if hasattr(os, "getuid") and (about.st_uid != os.getuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
-        return None
-    key = hashlib.sha256(f"{grammar}\0{lark.__version__}\0{sys.version_info[:3]}".encode()).hexdigest()[:16]
-    return str(directory / f"grammar-{key}.lark")

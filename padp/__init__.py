@@ -14,6 +14,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from padp.version import VERSION
+
 if TYPE_CHECKING:
     from padp.checking import check as check
     from padp.compiler.adapter import Adapter as Adapter
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from padp.models import unmerge as unmerge
     from padp.models import update as update
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 # Public name -> the module that holds it. No module of padp may be called like one of these: importing it would put
 # the module where the name belongs.

@@ -21,7 +21,7 @@ EXPERTS = {"mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "gpt_oss"}
 
 
 def shape_of(model: Any, path: str) -> tuple[int, int]:
-    from padp.compiler.module.site import weight_of
+    from padp.compiler.module.linear_layer import weight_of
 
     m, n = weight_of(model.get_submodule(path)).shape
     return m, n

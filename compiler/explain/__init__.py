@@ -1,8 +1,8 @@
 """What ``padp show`` tells of a plan.
 
-In: a ``Compiled``. Out: one record (``record``), and its renderings.
+In: a ``Compiled``. Out: one record (``plan``), and its renderings.
 
-    record                     what is computed when, what it costs, what was chosen and what was not
+    plan, record               what is computed when, what it costs, what was chosen and what was not; its fields
     as_written                 what the literal reading would cost
     rules_used                 which rule did what
     text, as_json, picture     renderings; ``drawing`` places boxes and arrows

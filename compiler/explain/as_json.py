@@ -1,23 +1,21 @@
-"""A plan as JSON, and back.
+"""A plan as JSON.
 
     to_data(plan) -> dict        what ``json.dumps`` takes
-    from_data(data) -> Plan      refuses what is no plan: a field too many, too few, or of another kind
 
 Fields are those of ``explain/record.py``; units: FLOPs, bytes, seconds of the cost model.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields, is_dataclass
-from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from dataclasses import asdict
+from typing import Any
 
-from padp.compiler.explain.record import Plan
+from padp.compiler.explain.record import Record
 
 FORMAT = "padp plan 1"
 
 
-def to_data(plan: Plan) -> dict[str, Any]:
+def to_data(plan: Record) -> dict[str, Any]:
     """Plain lists, dicts, numbers and strings."""
     return {"format": FORMAT, **_plain(asdict(plan))}
 
@@ -30,46 +28,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
-
-
-def from_data(data: Any) -> Plan:
-    """The plan that ``to_data`` wrote."""
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise ValueError(f"no plan: its \"format\" is not {FORMAT!r}")
-    plan = _read(Plan, {k: v for k, v in data.items() if k != "format"}, "plan")
-    assert isinstance(plan, Plan)
-    return plan
-
-
-def _read(kind: Any, value: Any, place: str) -> Any:
-    """``value`` as a ``kind``."""
-    if is_dataclass(kind) and isinstance(kind, type):
-        hints = get_type_hints(kind)
-        names = [f.name for f in fields(kind)]
-        if not isinstance(value, dict) or sorted(value) != sorted(names):
-            raise ValueError(f"{place}: expected the fields {', '.join(names)}")
-        return kind(**{n: _read(hints[n], value[n], f"{place}.{n}") for n in names})
-    origin, args = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType):
-        fitting = [a for a in args if _fits(a, value)]
-        if not fitting:
-            raise ValueError(f"{place}: {value!r} is none of {kind}")
-        return _read(fitting[0], value, place)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_read(args[0], v, f"{place}[{k}]") for k, v in enumerate(value))
-    if origin is dict and isinstance(value, dict):
-        return {k: _read(args[1], v, f"{place}[{k}]") for k, v in value.items()}
-    if not _fits(kind, value):
-        raise ValueError(f"{place}: {value!r} is no {getattr(kind, '__name__', kind)}")
-    return float(value) if kind is float else value
-
-
-def _fits(kind: Any, value: Any) -> bool:
-    """Whether a value is of a kind, as far as a union has to know."""
-    if is_dataclass(kind):
-        return isinstance(value, dict)
-    if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return value is None if kind is NoneType else isinstance(kind, type) and isinstance(value, kind)

@@ -14,7 +14,7 @@ from itertools import pairwise
 from xml.sax.saxutils import escape
 
 from padp.compiler.explain.drawing import Layout, Place, layout
-from padp.compiler.explain.record import EACH_CALL, Plan, PlanStep, RegimePlan
+from padp.compiler.explain.record import EACH_CALL, PlanStep, Record, RegimePlan
 from padp.compiler.explain.text import count, shape, size, time, title
 
 BOX, LEAF = (268, 64), (64, 26)
@@ -27,7 +27,7 @@ BANDS = {"attach": "#eef2f7", "step": "#f3f0f8", "token": "#eef6f0"}
 MEANING = {"attach": "attach: once", "step": "step: when a parameter changes", "token": "token: for each token"}
 
 
-def picture(plan: Plan, regime: str = "train") -> str:
+def picture(plan: Record, regime: str = "train") -> str:
     """The plan of one regime, ``train``, ``eval`` or ``decode``, as SVG."""
     chosen = {r.name: r for r in plan.regimes}[regime]
     steps = {f"#{s.number}": s for s in chosen.steps}
@@ -68,7 +68,7 @@ def _rows(placed: Layout, top: float) -> tuple[list[float], list[float]]:
     return middles, ends
 
 
-def _head(plan: Plan, r: RegimePlan, room: float) -> tuple[list[str], float]:
+def _head(plan: Record, r: RegimePlan, room: float) -> tuple[list[str], float]:
     """What stands above the bands, in lines that fit, and where it ends."""
     sizes = ", ".join(f"{k} = {v}" for k, v in plan.sizes.items())
     named = f"{plan.adapter}, {plan.variant}" if plan.variant else plan.adapter

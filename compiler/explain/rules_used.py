@@ -19,6 +19,7 @@ from padp.compiler.normal.decompositions import around_base, by_parts
 from padp.compiler.normal.head_maps import attention_maps
 from padp.compiler.normal.normal_form import RULES, Simplifier
 from padp.compiler.operators.formulas import formula
+from padp.compiler.plan import blocks
 from padp.compiler.plan.applied import APPLIED
 from padp.compiler.plan.planner import Application, Planner
 from padp.compiler.plan.search import Estimate
@@ -109,7 +110,8 @@ def _linear(compiled: Compiled, rules: Recorder) -> list[_Note]:
         simple = around
     notes = list(rules.notes)
     seen: list[tuple[_Note, Low]] = []
-    planner = Planner(typed.graph, weight, VALUES, _watched(rules, seen), compiled.regime, has_bias=compiled.has_bias)
+    planner = Planner(typed.graph, weight, VALUES, _watched(rules, seen), blocks, compiled.regime,
+                      has_bias=compiled.has_bias)
     output = planner.per_token(planner.value(simple))
     plans = ((compiled.regime, compiled.outputs), (compiled.many.regime, compiled.many.outputs),
              (compiled.one.regime, compiled.one.outputs))

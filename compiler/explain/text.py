@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from padp.compiler.explain.record import EACH_CALL, ONCE, Choice, Plan, PlanStep, RegimePlan
+from padp.compiler.explain.record import EACH_CALL, ONCE, Choice, PlanStep, Record, RegimePlan
 from padp.compiler.explain.rules_used import RuleUse
 from padp.compiler.plan.search import MACHINES
 
@@ -17,12 +17,12 @@ MOST_WAYS = 4
 """Of a question with more ways, the cheapest are told."""
 
 
-def text(plan: Plan) -> str:
+def text(plan: Record) -> str:
     """The whole plan."""
     return "\n".join(lines(plan))
 
 
-def lines(plan: Plan) -> Iterator[str]:
+def lines(plan: Record) -> Iterator[str]:
     yield from _summary(plan)
     for regime in plan.regimes:
         yield ""
@@ -37,7 +37,7 @@ def lines(plan: Plan) -> Iterator[str]:
     yield from _merging(plan)
 
 
-def _summary(plan: Plan) -> Iterator[str]:
+def _summary(plan: Record) -> Iterator[str]:
     sizes = ", ".join(f"{name} = {size}" for name, size in plan.sizes.items())
     named = f"{plan.adapter}, variant {plan.variant}" if plan.variant else plan.adapter
     yield f"plan of {named} for {sizes}; {plan.tokens:,} tokens a call"
@@ -157,7 +157,7 @@ def _rules(rules: tuple[RuleUse, ...]) -> Iterator[str]:
             yield from wrapped(second, 19)
 
 
-def _merging(plan: Plan) -> Iterator[str]:
+def _merging(plan: Record) -> Iterator[str]:
     """Whether a merged form would be cheaper."""
     m = plan.merging
     if m.bare_many is None or m.bare_one is None:

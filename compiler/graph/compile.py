@@ -156,7 +156,9 @@ class Compiled:
     @cached_property
     def roots(self) -> Roots:
         """What is read beside x and learned tensors."""
-        return roots(self)
+        starts = (p.start.node for p in self.parameters.values() if p.start.node is not None)
+        penalty = () if self.penalty is None else self.penalty.outputs
+        return roots(self.kept, starts, (*self.outputs, *penalty), self.typed.output)
 
     def ready(self) -> None:
         """Build what torch.compile may enter first, and find what it may ask."""

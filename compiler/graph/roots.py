@@ -1,19 +1,16 @@
 """What a program's kept values and starts are computed from, and whether it matters that the base is trained.
 
-    roots(compiled)   W, the bias and the frozen tensors below what is computed once
+    roots(kept, starts, plan, output)   W, the bias and the frozen tensors below what is computed once
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from padp.compiler.graph.stages import Leaf, leaf_key
-from padp.compiler.ir.nodes import walk
-from padp.compiler.plan.steps import order
-
-if TYPE_CHECKING:
-    from padp.compiler.graph.compile import Compiled
+from padp.compiler.ir.nodes import Node, walk
+from padp.compiler.plan.steps import Low, order
 
 
 @dataclass(frozen=True)
@@ -30,20 +27,19 @@ class Roots:
     minds: bool
 
 
-def roots(compiled: Compiled) -> Roots:
-    """What a program's kept values and starts were computed from."""
+def roots(kept: Sequence[Low], starts: Iterable[Node], plan: Sequence[Low], output: Node) -> Roots:
+    """What ``kept`` values and ``starts`` are computed from; ``plan``: everything that is computed at a call."""
     base: dict[Leaf, None] = {}
     frozen: dict[str, None] = {}
-    for low in order(*compiled.kept):
+    for low in order(*kept):
         if low.prim in ("weight", "bias"):
             base[leaf_key(low)] = None
         elif low.prim == "param":
             frozen[str(low.args[0])] = None
-    for p in compiled.parameters.values():
-        for node in () if p.start.node is None else walk(p.start.node):
+    for start in starts:
+        for node in walk(start):
             if node.op in ("weight", "bias"):
                 base[node.op, str(node.attrs[0])] = None
-    penalty = () if compiled.penalty is None else compiled.penalty.outputs
-    reads = any(low.prim in ("weight", "bias") for low in order(*compiled.outputs, *penalty))
-    detaches = any(node.op == "detach" for node in walk(compiled.typed.output))
+    reads = any(low.prim in ("weight", "bias") for low in order(*plan))
+    detaches = any(node.op == "detach" for node in walk(output))
     return Roots(tuple(base), tuple(frozen), bool(base or frozen) or reads or detaches)

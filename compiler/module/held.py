@@ -10,9 +10,9 @@ A call asks this of every layer, so it takes dictionary lookups and no more: a t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from torch import Tensor, nn
 
@@ -20,15 +20,12 @@ from padp.compiler.graph.stages import Leaf, Stage
 from padp.compiler.module.freshness import Stamp
 from padp.compiler.module.origins import Origin
 
-if TYPE_CHECKING:
-    from padp.compiler.module.module import AdapterModule
-
 Place: TypeAlias = "tuple[int, str]"
 """(which dictionary: the adapter's parameters, its buffers, the base's parameters; the key there)."""
 PARAMETERS, BUFFERS, BASE = range(3)
 
 
-def standing(at: Sequence[Place], module: AdapterModule, base: nn.Module | None) -> list[Tensor] | None:
+def standing(at: Sequence[Place], module: nn.Module, base: nn.Module | None) -> list[Tensor] | None:
     """The tensors at these places."""
     here: Mapping[str, Tensor | None] = base._parameters if type(base) is nn.Linear else {}  # pyright: ignore[reportPrivateUsage]
     found = module._parameters, module._buffers, here  # pyright: ignore[reportPrivateUsage]
@@ -47,23 +44,27 @@ def rooted_at(leaves: Sequence[Leaf], names: Mapping[str, str], has_bias: bool) 
                  if kind != "bias" or has_bias)
 
 
-def places(stage: Stage, module: AdapterModule) -> tuple[Place, ...]:
-    """Where a stage reads what is not looked at elsewhere: learned tensors first, then the rest."""
+def places(stage: Stage, module: nn.Module, names: Mapping[str, str], shared: Collection[str],
+           seen_to: Collection[Leaf]) -> tuple[Place, ...]:
+    """Where a stage reads what is not looked at elsewhere: learned tensors first, then the rest.
+
+    ``names``: the attribute of each tensor; ``shared``: of those that other sites write to as well; ``seen_to``: what
+    ``AdapterModule.minds`` has looked at.
+    """
     learned: list[Place] = []
     given: list[Place] = []
-    seen_to = module.compiled.roots.base  # ``minds`` has looked at them
     for kind, name in stage.leaves:
         match kind:
             case "param":
-                attribute = module.names[name]
+                attribute = names[name]
                 if attribute in module._buffers:  # pyright: ignore[reportPrivateUsage]
                     given.append((BUFFERS, attribute))
                 else:
-                    (given if attribute in module.shared else learned).append((PARAMETERS, attribute))
+                    (given if attribute in shared else learned).append((PARAMETERS, attribute))
             case "kept":
                 given.append((BUFFERS, f"kept_{name}"))
             case "knob":
-                given.append((BUFFERS, f"knob_{module.names[name]}"))
+                given.append((BUFFERS, f"knob_{names[name]}"))
             case "weight" | "bias" if (kind, name) not in seen_to:
                 given.append((BASE, kind))
             case _:

@@ -13,15 +13,36 @@ refused by a site that is not: the adapter would act twice.
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from padp.dsl.diagnostics import refuse
 
-if TYPE_CHECKING:
-    from padp.compiler.module.site import Site, StandIn
+
+class Stand(Protocol):
+    """What stands in for a module: where that lies, and what of it is ours."""
+
+    loading: str
+    path: str
+    own: ClassVar[tuple[str, ...]]
+
+    @property
+    def inside(self) -> str: ...
+    @property
+    def merged(self) -> tuple[str, ...]: ...
+    def inside_of(self, merged: tuple[str, ...]) -> str: ...
+
+
+class Guarded(Protocol):
+    """A site whose adapters may be merged."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def merged(self) -> tuple[str, ...]: ...
+    def module(self, name: str) -> nn.Module: ...
 
 _MERGED = "merged."
 
@@ -38,9 +59,9 @@ def guard_adapters(site: nn.Module) -> None:
     site.register_load_state_dict_pre_hook(_before_adapters)
 
 
-def _give_plain_keys(stand: nn.Module, state: MutableMapping[str, Any], prefix: str, _: object) -> None:
+def _give_plain_keys(module: nn.Module, state: MutableMapping[str, Any], prefix: str, _: object) -> None:
     """After ``stand.state_dict``: the keys of the module inside lose its name; marks for what is merged into it."""
-    stand = cast("StandIn", stand)
+    stand = cast("Stand", module)
     inner = f"{prefix}{stand.inside}."
     own: dict[str, Any] = {}
     length = len(inner)
@@ -68,9 +89,9 @@ def _last(keys: Mapping[str, Any], prefix: str) -> list[str]:
     return found[::-1]
 
 
-def _take_plain_keys(stand: nn.Module, state: MutableMapping[str, Any], prefix: str, *_: object) -> None:
+def _take_plain_keys(module: nn.Module, state: MutableMapping[str, Any], prefix: str, *_: object) -> None:
     """Before ``stand`` loads: plain keys go to the module inside."""
-    stand = cast("StandIn", stand)
+    stand = cast("Stand", module)
     stand.loading = prefix
     refuse_half_merged(stand, state, prefix)
     names = marks(state, prefix)
@@ -84,9 +105,9 @@ def _take_plain_keys(stand: nn.Module, state: MutableMapping[str, Any], prefix: 
             state[there] = state.pop(key)
 
 
-def _name_plain_keys(stand: nn.Module, found: Any) -> None:
+def _name_plain_keys(module: nn.Module, found: Any) -> None:
     """After ``stand`` has loaded: what it missed is called by its plain key."""
-    stand = cast("StandIn", stand)
+    stand = cast("Stand", module)
     inner = f"{stand.loading}{stand.inside}."
     found.missing_keys[:] = [stand.loading + key.removeprefix(inner) if key.startswith(inner) else key
                              for key in found.missing_keys]
@@ -97,7 +118,7 @@ def marks(state: Mapping[str, Any], prefix: str) -> tuple[str, ...]:
     return tuple(key.removeprefix(prefix + _MERGED) for key in state if key.startswith(prefix + _MERGED))
 
 
-def refuse_half_merged(stand: StandIn, state: Mapping[str, Any], prefix: str) -> None:
+def refuse_half_merged(stand: Stand, state: Mapping[str, Any], prefix: str) -> None:
     """E511 when the state dict's weight holds an adapter that the weight here does not."""
     names = [name for name in marks(state, prefix) if name not in stand.merged]
     if names:
@@ -106,7 +127,7 @@ def refuse_half_merged(stand: StandIn, state: Mapping[str, Any], prefix: str) ->
                      suggestion="load it on a model without adapters, or take the state dict after padp.unmerge(model)")
 
 
-def refuse_under_merged(site: Site, state: Mapping[str, Any], prefix: str) -> None:
+def refuse_under_merged(site: Guarded, state: Mapping[str, Any], prefix: str) -> None:
     """E511 when other tensors would be loaded into an adapter that the base's weight holds: that would not change."""
     for name in site.merged:
         for key, own in site.module(name).state_dict().items():
@@ -118,7 +139,7 @@ def refuse_under_merged(site: Site, state: Mapping[str, Any], prefix: str) -> No
 
 def _before_adapters(site: nn.Module, state: MutableMapping[str, Any], prefix: str, *_: object) -> None:
     """Before the adapters of a site load."""
-    refuse_under_merged(cast("Site", site), state, prefix)
+    refuse_under_merged(cast("Guarded", site), state, prefix)
 
 
 def _same(new: Tensor, own: Tensor) -> bool:

@@ -11,13 +11,13 @@ buffer; a random tensor shared by all sites is one ``nn.Parameter`` without grad
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor, fx, nn
 
 from padp.compiler.elaborate.state import Learned
-from padp.compiler.explain.record import Plan, plan_of
+from padp.compiler.explain.plan import Plan, plan_of
 from padp.compiler.graph.compile import Compiled, Lean
 from padp.compiler.graph.few_tokens import alone
 from padp.compiler.graph.remade import Recall, possible
@@ -31,21 +31,33 @@ from padp.compiler.kernels.torch_state import compiling, lent, looked_into, pass
 from padp.compiler.literal.reference import Reference
 from padp.compiler.literal.updates import prepare
 from padp.compiler.module.acting import knob as knob_of_call
+from padp.compiler.module.attention_maps import HeadMap
 from padp.compiler.module.complexes import parts_of
 from padp.compiler.module.freshness import stamp
 from padp.compiler.module.held import Held, Place, places, rooted_at, standing
+from padp.compiler.module.linear_layer import bias_of, weight_of
 from padp.compiler.module.moments import Moment, Moments
 from padp.compiler.module.origins import NOWHERE, Origin, leaves_of, origin
 from padp.compiler.module.shared import SharedStore
-from padp.compiler.module.site import HeadMap, bias_of, weight_of
 from padp.compiler.module.starting import initial, mixed, seed_of, shaped, shared_key
 from padp.compiler.module.weights import is_offloaded
 from padp.compiler.plan.steps import Low, order
 from padp.dsl.diagnostics import refuse
 from padp.dsl.spellings import same_name
 
-if TYPE_CHECKING:
-    from padp.compiler.adapter import Adapter
+
+class Program(Protocol):
+    """What a module is told of the program that it is made of: a compiled ``Adapter``."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def hash(self) -> str: ...
+    @property
+    def variants(self) -> Sequence[str]: ...
+    def compiled(self, sizes: Mapping[str, int], variant: str | None, hyper: Mapping[str, Any],
+                 has_bias: bool | frozenset[str]) -> tuple[Compiled, Any]: ...
+
 
 Weights = Tensor | Mapping[str, Tensor] | None
 Tokens = Literal["many", "one"]
@@ -88,7 +100,7 @@ class Tensors(Mapping[str, Tensor]):
 class AdapterModule(nn.Module):
     """An adapter's tensors at one site and its compiled forward."""
 
-    def __init__(self, adapter: Adapter, compiled: Compiled, variant: str | None, hyper: Mapping[str, Any],
+    def __init__(self, adapter: Program, compiled: Compiled, variant: str | None, hyper: Mapping[str, Any],
                  sizes: Mapping[str, int], *, weight: Weights, bias: Tensor | None, dtype: torch.dtype,
                  device: torch.device, dropout: float, seed: int, shared: SharedStore | None) -> None:
         super().__init__()
@@ -162,7 +174,7 @@ class AdapterModule(nn.Module):
         own = seed_of(p, self.hyper, seed)
         generator = torch.Generator().manual_seed(mixed(own, name))
         if declaration.shared and shared is not None:
-            key = shared_key(self.adapter, self.variant, name, own, p.start)
+            key = shared_key(self.adapter.name, self.adapter.hash, self.variant, name, own, p.start)
             self.shared[self.names[name]] = key
             return shared.take(key, shape, lambda s: initial(p.start, s, generator, dtype, device))
         return initial(p.start, shape, generator, dtype, device)
@@ -517,8 +529,8 @@ class AdapterModule(nn.Module):
         now = stamp(learned, given, like, trusted=tokens == "one")
         made = stage.graph(like, base, False, *self.arguments(stage, base, weight=weight))
         values = list(made) if isinstance(made, (tuple, list)) else [made]
-        self.__dict__["_held"] = None if now is None else \
-            Held(stage, now, origin_of_now, places(stage, self), values)
+        at = places(stage, self, self.names, self.shared, self.compiled.roots.base)
+        self.__dict__["_held"] = None if now is None else Held(stage, now, origin_of_now, at, values)
         return values
 
     def _read_by(self, stage: Stage, base: nn.Module | None, weight: Weights) -> tuple[list[Tensor], list[Tensor]]:
@@ -669,11 +681,26 @@ class AdapterModule(nn.Module):
         return self.compiled.joint
 
     def head_maps(self, given: Mapping[str, Tensor] | None = None) -> dict[str, HeadMap]:
-        """For an attention site: the map of every head, by role. ``given``: W_Q … b_O of now, by head."""
-        from padp.compiler.module.attention_maps import head_maps
+        """For an attention site: the map of every head, by role; kept in eval without gradients.
 
+        ``given``: W_Q … b_O of now, by head.
+        """
         self.refuse_empty(True)
-        return head_maps(self, given)
+        moving = None if given is None else self.minds(None, given)
+        plan = moving or self.compiled
+        if moving is not None or torch.is_grad_enabled() or self.training or passing():
+            self.drop_cache()
+            stage = plan.train
+            arguments = self.arguments(stage, None, weight=given, moving=moving)
+            made = stage.graph(self.like, None, self.training, *arguments)
+            values = list(made) if isinstance(made, (tuple, list)) else [made]
+        else:
+            values = list(self.steps(None, given))
+        found: dict[str, HeadMap] = {}
+        for role, has_offset in plan.roles:
+            matrix = values.pop(0)
+            found[role] = HeadMap(matrix, values.pop(0) if has_offset else None)
+        return found
 
     # ------------------------------------------------------------ keeping the cache honest
 

@@ -16,16 +16,45 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from padp.dsl.diagnostics import refuse
 
-if TYPE_CHECKING:
-    from padp.compiler.module.module import AdapterModule
-    from padp.compiler.module.site import Site
+
+class Named(Protocol):
+    """The program of an adapter."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class Computed(Protocol):
+    """An adapter's tensors, some of which were computed from a base's weights."""
+
+    names: dict[str, str]
+
+    @property
+    def adapter(self) -> Named: ...
+    @property
+    def from_base(self) -> tuple[tuple[str, ...], tuple[str, ...]]: ...
+    def compute_anew(self, weight: Any, bias: Tensor | None) -> None: ...
+    def belongs_to(self, weight: Any, bias: Tensor | None) -> None: ...
+
+
+class Followed(Protocol):
+    """The site whose adapters follow a base's weights; ``brought``: what is loaded now beside them."""
+
+    adapters: nn.ModuleDict
+    brought: frozenset[str]
+    waiting: tuple[str, ...]
+
+    @property
+    def merged(self) -> tuple[str, ...]: ...
+    def module(self, name: str) -> Computed: ...
+    def given(self) -> tuple[Any, Tensor | None]: ...
 
 
 class Stand(Protocol):
@@ -37,7 +66,7 @@ class Stand(Protocol):
     def merged(self) -> tuple[str, ...]: ...
 
     @property
-    def followers(self) -> Site: ...
+    def followers(self) -> Followed: ...
 
 
 class _Hook:
@@ -82,7 +111,7 @@ class _BeforeAll(_Hook):
         self.where = where
 
     def __call__(self, module: nn.Module, state: Mapping[str, Any], prefix: str, *_: object) -> None:
-        site = cast("Site | None", self.alive)
+        site = cast("Followed | None", self.alive)
         if site is not None:
             site.brought = _brought(site, state, f"{prefix}{self.where}")
 
@@ -95,19 +124,19 @@ class _BeforeAll(_Hook):
 
 class _AfterAll(_Hook):
     def __call__(self, module: nn.Module, _: object) -> None:
-        site = cast("Site | None", self.alive)
+        site = cast("Followed | None", self.alive)
         if site is not None:
             site.brought = frozenset()
 
 
-def _brought(site: Site, state: Mapping[str, Any], prefix: str) -> frozenset[str]:
+def _brought(site: Followed, state: Mapping[str, Any], prefix: str) -> frozenset[str]:
     """What started from the base and is in a state dict itself."""
     return frozenset(f"{name}.{key}" for name in site.adapters
                      for key in (k for keys in site.module(name).from_base for k in keys)
                      if f"{prefix}adapters.{name}.{key}" in state)
 
 
-def refuse_ahead(site: Site, state: Mapping[str, Any], prefix: str,
+def refuse_ahead(site: Followed, state: Mapping[str, Any], prefix: str,
                  bases: Iterable[tuple[Stand, nn.Module, str]]) -> None:
     """E511 for what a load would be refused for at one of a site's bases: before anything of it is loaded anywhere.
 
@@ -125,7 +154,7 @@ def refuse_ahead(site: Site, state: Mapping[str, Any], prefix: str,
         site.brought = before
 
 
-def follow(around: nn.Module, site: Site, where: str, bases: Mapping[nn.Module, Stand]) -> None:
+def follow(around: nn.Module, site: Followed, where: str, bases: Mapping[nn.Module, Stand]) -> None:
     """Hook the bases of a site, and the module around them under which the site is called ``where`` ("" or "a.b.")."""
     around.register_load_state_dict_pre_hook(_BeforeAll(site, where))
     around.register_load_state_dict_post_hook(_AfterAll(site))
@@ -151,7 +180,7 @@ def replace_on(stand: Stand, base: nn.Module, name: str, value: Any) -> None:
     _compute_anew(stand.followers, names)
 
 
-def _compute_anew(site: Site, names: tuple[str, ...]) -> None:
+def _compute_anew(site: Followed, names: tuple[str, ...]) -> None:
     for name in site.adapters:
         if name in names:
             site.module(name).compute_anew(*site.given())
@@ -190,5 +219,5 @@ def _other(new: Any, own: Tensor) -> bool:
     return not torch.equal(new.detach().to(own.device, own.dtype), own.detach())
 
 
-def _symbols(module: AdapterModule, attributes: list[str]) -> str:
+def _symbols(module: Computed, attributes: list[str]) -> str:
     return " and ".join(symbol for symbol, attribute in module.names.items() if attribute in attributes)

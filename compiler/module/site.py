@@ -24,10 +24,11 @@ from padp.compiler.kernels.torch_state import compiling
 from padp.compiler.module.acting import acting
 from padp.compiler.module.first_runs import checkpointed
 from padp.compiler.module.keys import guard_adapters, keep_plain_keys
+from padp.compiler.module.linear_layer import bias_of, stored_transposed, weight_of, why_not_linear
 from padp.compiler.module.moments import Moments, in_one_state
 from padp.compiler.module.reads import reading
 from padp.compiler.module.reloading import follow, replace_on
-from padp.compiler.module.weights import find_offloaded, is_lazy, is_sharded, stored_as, why_no_product, why_unreadable
+from padp.compiler.module.weights import find_offloaded, why_no_product, why_unreadable
 from padp.dsl.diagnostics import refuse
 
 if TYPE_CHECKING:
@@ -40,61 +41,6 @@ class Watch(Protocol):
     def turned(self, training: bool) -> None:
         """The layer is in this mode from now on."""
         ...
-
-# ---------------------------------------------------------------- what a linear layer is
-
-
-def stored_transposed(module: nn.Module) -> bool:
-    """Whether a linear layer keeps its weight as n×m: ``Conv1D`` of transformers, recognised without importing it."""
-    return any(c.__name__ == "Conv1D" and c.__module__ == "transformers.pytorch_utils" for c in type(module).__mro__)
-
-
-def why_not_linear(module: nn.Module) -> str | None:
-    """None when a linear site can take this module, else the reason."""
-    if isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):
-        return "nn.MultiheadAttention, its owner, reads the weight and never calls it: an adapter would do nothing"
-    kind = stored_as(module) if isinstance(module, nn.Linear) or not stored_transposed(module) else None
-    if not (isinstance(module, nn.Linear) or stored_transposed(module)):
-        return f"its weight is {kind}" if kind is not None else \
-            f"it is {type(module).__name__}, and a linear site takes nn.Linear or transformers' Conv1D"
-    if is_lazy(module):
-        return f"it is a {type(module).__name__} whose weight does not exist yet: run the model once before"
-    weight = module.weight
-    if is_sharded(module):
-        return "its weight is sharded over several processes (DTensor)"
-    if kind is not None and (not cast(Tensor, weight).is_floating_point() or cast(Tensor, weight).dtype.itemsize == 1):
-        return f"its weight is {kind}"
-    if not isinstance(weight, Tensor) or not weight.is_floating_point() or weight.dim() != 2:
-        return f"its weight is not a matrix of floating-point numbers ({type(module).__name__})"
-    if isinstance(module, nn.Linear) and tuple(weight.shape) != (module.out_features, module.in_features):
-        return f"its weight has shape {tuple(weight.shape)}, not {module.out_features}×{module.in_features}"
-    return None
-
-
-def weight_of(base: nn.Module) -> Tensor:
-    """W ∈ ℝ^{m×n} (outputs × inputs) of a linear layer; of a Conv1D a transposed view."""
-    if type(base) is nn.Linear:
-        return base.weight
-    weight = cast(Tensor, base.weight)
-    return weight.T if stored_transposed(base) else weight
-
-
-def bias_of(base: nn.Module) -> Tensor | None:
-    """The bias ∈ ℝ^m of a linear layer, None when it has none."""
-    return cast("Tensor | None", base.bias)
-
-
-@dataclass(frozen=True, eq=False)
-class HeadMap:
-    """An affine map for every head: z_h ↦ matrix_h z_h + offset_h.
-
-    ``matrix`` is (H, e, e), ``offset`` (H, e) or None. For q, k, v: applied to what the projection puts out, its bias
-    included. For o: applied to what goes into the projection.
-    """
-
-    matrix: Tensor
-    offset: Tensor | None = None
-
 
 # ---------------------------------------------------------------- in the place of a module
 

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from padp.compiler.elaborate.state import Learned, Start
 from padp.compiler.kernels import dense as kernels
-
-if TYPE_CHECKING:
-    from padp.compiler.adapter import Adapter
 
 
 def seed_of(p: Learned, hyper: Mapping[str, Any], site: int) -> int:
@@ -34,10 +31,10 @@ def mixed(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:7], "big")
 
 
-def shared_key(adapter: Adapter, variant: str | None, name: str, seed: int, start: Start) -> str:
+def shared_key(adapter: str, digest: str, variant: str | None, name: str, seed: int, start: Start) -> str:
     """What a shared tensor is made from; a site whose hyperparameters start it in another way has another tensor."""
-    made = f"{adapter.hash} {start.kind} {start.numbers} {start.wrappers}"
-    return f"{adapter.name}.{variant or ''}.{name}.{seed}.{hashlib.sha256(made.encode()).hexdigest()[:12]}"
+    made = f"{digest} {start.kind} {start.numbers} {start.wrappers}"
+    return f"{adapter}.{variant or ''}.{name}.{seed}.{hashlib.sha256(made.encode()).hexdigest()[:12]}"
 
 
 def initial(start: Start, shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype,

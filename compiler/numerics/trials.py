@@ -22,8 +22,8 @@ from padp.compiler.facts.counts import declarations
 from padp.compiler.facts.requirements import unmet
 from padp.compiler.ir.nodes import walk
 from padp.compiler.literal.reference import Reference
+from padp.compiler.module.attention_maps import HeadMap
 from padp.compiler.module.module import AdapterModule
-from padp.compiler.module.site import HeadMap
 from padp.compiler.names.terms import Method, SpaceTerm, Var
 from padp.compiler.sizes.solve import solve, symbolic
 from padp.dsl.diagnostics import PadpError

@@ -11,17 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from padp.compiler.ir.nodes import Node, Type
 from padp.compiler.operators.index_sets import Numbers
 from padp.compiler.plan.gathers import at_numbers
+from padp.compiler.plan.planner import Planner
 from padp.compiler.plan.steps import Low
-
-if TYPE_CHECKING:
-    from padp.compiler.plan.planner import Planner
 
 WIDEST = 64
 """Coordinates of a block up to which factors are composed."""

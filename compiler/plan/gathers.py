@@ -8,16 +8,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from padp.compiler.ir.nodes import Node, Type
 from padp.compiler.operators.index_sets import Numbers, Pattern, known, pattern, split_axis, without
+from padp.compiler.plan.planner import Planner
 from padp.compiler.plan.steps import Low
-
-if TYPE_CHECKING:
-    from padp.compiler.plan.planner import Planner
 
 
 def taken(p: Planner, v: Low, index: Node) -> Low:

@@ -14,7 +14,7 @@ regime (``plan/search.py``). ``W`` on tokens is the base layer's own forward. Wh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import sympy as sp
 
@@ -22,7 +22,6 @@ from padp.compiler.ir import build as b
 from padp.compiler.ir.nodes import Axis, Graph, Node, Type, walk
 from padp.compiler.normal.normal_form import InParts, Simplifier
 from padp.compiler.operators.index_sets import Numbers, known
-from padp.compiler.plan.blocks import composable, composed, inside_run
 from padp.compiler.plan.costs import count
 from padp.compiler.plan.search import Decision, Estimate, Regime, settle
 from padp.compiler.plan.steps import Low, Table
@@ -34,15 +33,24 @@ Value: TypeAlias = "Callable[[Planner, Node], Low]"
 Application: TypeAlias = "Callable[[Planner, Node, Low], Low | None]"
 
 
+class Composing(Protocol):
+    """How neighbours in a chain become one factor of blocks (``blocks.py``)."""
+
+    def composable(self, factors: Sequence[Node], start: int, end: int) -> bool: ...
+    def inside_run(self, factors: Sequence[Node], start: int, end: int) -> bool: ...
+    def composed(self, p: Planner, factors: Sequence[Node], v: Low) -> tuple[int, Low] | None: ...
+
+
 class Planner:
     """One plan: a graph, a number of tokens, training or not."""
 
     def __init__(self, g: Graph, weight: Node | None, values: Mapping[str, Value], applied: Mapping[str, Application],
-                 regime: Regime, *, has_bias: bool = True, on_tokens: bool = True, base_moves: bool = False) -> None:
+                 composing: Composing, regime: Regime, *, has_bias: bool = True, on_tokens: bool = True,
+                 base_moves: bool = False) -> None:
         self.base_moves = base_moves
         self.g, self.regime, self.has_bias, self.on_tokens = g, regime, has_bias, on_tokens
         self.weight = weight
-        self._value_of, self._apply_of = values, applied
+        self._value_of, self._apply_of, self._composing = values, applied, composing
         self.table = Table()
         self.estimate = Estimate(regime, {})
         self.rules: Simplifier = Simplifier(g, base_moves=base_moves)
@@ -55,15 +63,15 @@ class Planner:
 
     def without_base(self) -> Planner:
         """A planner to which W is a matrix like any other; what both make of equal parts is the same value."""
-        made = Planner(self.g, None, self._value_of, self._apply_of, self.regime, has_bias=False,
-                       base_moves=self.base_moves)
+        made = Planner(self.g, None, self._value_of, self._apply_of, self._composing, self.regime,
+                       has_bias=False, base_moves=self.base_moves)
         made.table, made.estimate, made.rules = self.table, self.estimate, self.rules
         return made
 
     def in_parts(self) -> Planner:
         """A planner to which the parts of a decomposition of W are no W, also where they are all of them."""
-        made = Planner(self.g, self.weight, self._value_of, self._apply_of, self.regime, has_bias=self.has_bias,
-                       base_moves=self.base_moves)
+        made = Planner(self.g, self.weight, self._value_of, self._apply_of, self._composing, self.regime,
+                       has_bias=self.has_bias, base_moves=self.base_moves)
         made.table, made.estimate = self.table, self.estimate
         made.rules = InParts(self.g, base_moves=self.base_moves)
         return made
@@ -260,10 +268,11 @@ class Planner:
                     break
                 if end - start > LONG and (start > 0 or end < len(factors)):
                     continue
-                made = composed(self, piece, so_far) if composable(factors, start, end) else None
+                made = self._composing.composed(self, piece, so_far) \
+                    if self._composing.composable(factors, start, end) else None
                 if made is not None:
                     ends[start].append((f"factors {start + 1} to {end} composed into blocks of {made[0]}", made[1]))
-                if made is not None or inside_run(factors, start, end):
+                if made is not None or self._composing.inside_run(factors, start, end):
                     continue  # nothing as large as W for what stays in blocks
                 if piece[0].op == "perm" or piece[-1].op == "perm" or not worth_trying(piece, self.tokens_of(v.lead)):
                     continue  # a permutation costs nothing on a vector

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from padp.compiler.ir.nodes import Graph, Node
+from padp.compiler.plan import blocks
 from padp.compiler.plan.applied import APPLIED
 from padp.compiler.plan.planner import Planner
 from padp.compiler.plan.search import Regime
@@ -15,4 +16,4 @@ def planner(g: Graph, weight: Node | None, regime: Regime, *, has_bias: bool = T
 
     ``base_moves``: W and the bias are trained too, so nothing is kept that was computed from them.
     """
-    return Planner(g, weight, VALUES, APPLIED, regime, has_bias=has_bias, base_moves=base_moves)
+    return Planner(g, weight, VALUES, APPLIED, blocks, regime, has_bias=has_bias, base_moves=base_moves)

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
+from padp.dsl.as_text import as_text
 from padp.dsl.diagnostics import Diagnostic
-from padp.dsl.render import render_text
 
 
 def console(file: TextIO | None = None) -> Console:
@@ -34,7 +34,7 @@ def show_diagnostics(diagnostics: Iterable[Diagnostic], file: TextIO | None = No
     to = sys.stdout if file is None else file
     colour = to.isatty() and "NO_COLOR" not in os.environ
     for diagnostic in diagnostics:
-        print(render_text(diagnostic, colour), end="\n\n", file=to)
+        print(as_text(diagnostic, colour), end="\n\n", file=to)
 
 
 def progress() -> Progress:

@@ -14,7 +14,7 @@ from padp.compiler.names.terms import Method
 from padp.compiler.sizes.solve import solve
 
 if TYPE_CHECKING:
-    from padp.compiler.explain.record import Plan
+    from padp.compiler.explain.plan import Plan
     from padp.compiler.graph.compile import Compiled
 
 
@@ -29,7 +29,7 @@ class Planned:
 
 def planned_for(method: Method, settings: Settings, sizes: Mapping[str, int], tokens: int) -> Planned:
     """The plan of a program on a layer without a bias."""
-    from padp.compiler.explain.record import plan_of
+    from padp.compiler.explain.plan import plan_of
     from padp.compiler.graph.compile import compile_method
 
     knobs = {hyper.name for hyper in method.hyper if hyper.knob}

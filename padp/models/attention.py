@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from padp.compiler.kernels.torch_state import compiling
 from padp.compiler.module.acting import acting
+from padp.compiler.module.attention_maps import HeadMap
 from padp.compiler.module.moments import in_one_state
 from padp.compiler.module.reloading import follow, replace_on, unfollow
-from padp.compiler.module.site import HeadMap, Kept, Site, StandIn, leave_in, merge_into, put_in, take_out
+from padp.compiler.module.site import Kept, Site, StandIn, leave_in, merge_into, put_in, take_out
 from padp.compiler.module.weights import find_offloaded
 from padp.dsl.diagnostics import refuse
 from padp.models.heads import Attention

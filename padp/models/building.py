@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
+from padp.compiler.module.linear_layer import bias_of, weight_of
 from padp.compiler.module.shared import SharedStore
-from padp.compiler.module.site import bias_of, weight_of
 from padp.compiler.module.weights import is_offloaded, why_unreadable
 from padp.dsl.diagnostics import PadpError, refuse
 from padp.models.places import Place

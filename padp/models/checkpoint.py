@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-import padp
 from padp.compiler.module.ambient import at_rest
 from padp.compiler.module.shared import SharedStore
 from padp.dsl.diagnostics import PadpError, refuse
@@ -30,6 +29,7 @@ from padp.models.saved import copied, saved_modules
 from padp.models.sizing import same_sizes, sizes_at
 from padp.models.stored import FORMAT, Stored, finite, key_of, read_stored
 from padp.models.walk import walk
+from padp.version import VERSION
 
 if TYPE_CHECKING:
     from padp.compiler.adapter import Settings
@@ -79,7 +79,7 @@ def describe(model: nn.Module, one: Attached, sites: Mapping[str, AdapterModule]
     return {
         "format": "padp",
         "number": FORMAT,
-        "versions": {"padp": padp.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {"padp": VERSION, "torch": torch.__version__, "python": platform.python_version()},
         "model": {"class": type(model).__name__,
                   "name": str(getattr(getattr(model, "config", None), "_name_or_path", ""))},
         "name": one.name,

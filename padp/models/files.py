@@ -174,14 +174,14 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     with _told(directory, "it cannot be read", "give the directory that padp.save was given"):
         before: tuple[int, int] | None = None
         for _ in range(_TRIES):
-            raw, file = _opened(directory / DESCRIPTION)
+            raw, file = opened(directory / DESCRIPTION)
             if raw is None:
                 raise _no_description(directory)
             description = _parsed(directory, raw)
             digest = _digest_in(description)
             found = 0
             for name in (TENSORS, f"{TENSORS}.{digest}"):
-                data, _ = _opened(directory / name)
+                data, _ = opened(directory / name)
                 found += data is not None
                 if data is not None and hashlib.sha256(data).hexdigest() == digest:
                     return description, _tensors(directory, data, description["tensors"].get("pairs", []))
@@ -192,7 +192,7 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise wrong(directory, "it is being written all the time", "read it when its writers are done")
 
 
-def _opened(path: Path) -> tuple[bytes | None, tuple[int, int]]:
+def opened(path: Path) -> tuple[bytes | None, tuple[int, int]]:
     """The content of a file, opened once, and which file it was: its number and the time of its last write. None when
     there is none."""
     try:

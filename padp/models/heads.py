@@ -14,7 +14,8 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from padp.compiler.module.site import Kept, StandIn, bias_of, stored_transposed, weight_of, why_not_linear
+from padp.compiler.module.linear_layer import bias_of, stored_transposed, weight_of, why_not_linear
+from padp.compiler.module.site import Kept, StandIn
 from padp.compiler.module.weights import why_no_product, why_unreadable
 from padp.dsl.diagnostics import refuse
 

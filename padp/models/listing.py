@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from padp.compiler.ir.dims import show
-from padp.compiler.module.site import LinearSite, weight_of
+from padp.compiler.module.linear_layer import weight_of
+from padp.compiler.module.site import LinearSite
 from padp.compiler.module.weights import why_no_product
 from padp.dsl.diagnostics import PadpError
 from padp.models.heads import fused, read_attention

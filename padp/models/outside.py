@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage]
 from torch.nn.parameter import UninitializedParameter
 
-from padp.compiler.module.site import Site, StandIn, stored_transposed
+from padp.compiler.module.linear_layer import stored_transposed
+from padp.compiler.module.site import Site, StandIn
 from padp.models.walk import walk
 
 _LAYERS = (nn.Linear, nn.Embedding, nn.EmbeddingBag, nn.Bilinear, _ConvNd, Site, StandIn)

@@ -14,7 +14,8 @@ from typing import Literal, TypeAlias, cast
 import torch
 from torch import nn
 
-from padp.compiler.module.site import LinearSite, Site, StandIn, weight_of, why_not_linear
+from padp.compiler.module.linear_layer import weight_of, why_not_linear
+from padp.compiler.module.site import LinearSite, Site, StandIn
 from padp.compiler.module.weights import is_offloaded, stored_as, why_no_product, works_on
 from padp.dsl.diagnostics import refuse
 from padp.models.heads import Attention, fused, projections, read_attention

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import padp
 from padp.compiler.literal.reference import Reference
-from padp.compiler.module.site import HeadMap
+from padp.compiler.module.attention_maps import HeadMap
 from padp.dsl.diagnostics import PadpError
 
 SITE = "attention(W_Q ∈ (ℝ^{e×d})^H, W_K ∈ (ℝ^{e×d})^G, W_V ∈ (ℝ^{e×d})^G, W_O ∈ (ℝ^{d×e})^H) where H = G·p"

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from padp.checking import check_source
 from padp.compiler.library import library, load
+from padp.dsl.as_text import as_text
 from padp.dsl.codes import pages
-from padp.dsl.render import render_github, render_json, render_text
+from padp.dsl.render import render_github, render_json
 from padp.dsl.source import Source
 
 LIBRARY = [load(name).text for name in library()]
@@ -43,7 +44,7 @@ def check(text: str) -> None:
         assert d.source is not None and d.span is not None
         assert 0 <= d.span.start <= d.span.end <= len(source.text)
         assert all(0 <= r.span.start <= r.span.end <= len(source.text) for r in d.related)
-        assert render_text(d) and render_github([d])
+        assert as_text(d) and render_github([d])
     render_json(found)
 
 

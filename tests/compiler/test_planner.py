@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, fx
 
 import padp
-from padp.compiler.explain.record import plan_of
+from padp.compiler.explain.plan import plan_of
 from padp.compiler.graph.compile import Compiled
 from padp.compiler.graph.remade import remember
 from padp.compiler.graph.stages import printed, read, run

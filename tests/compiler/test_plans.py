@@ -13,14 +13,16 @@ import pytest
 import torch
 
 import padp
-from padp.compiler.explain.as_json import from_data, to_data
+from padp.compiler.explain.as_json import to_data
 from padp.compiler.explain.drawing import layout
 from padp.compiler.explain.picture import picture
-from padp.compiler.explain.record import EACH_CALL, ON_CHANGE, ONCE, Plan, plan_of
+from padp.compiler.explain.plan import Plan, plan_of
+from padp.compiler.explain.record import EACH_CALL, ON_CHANGE, ONCE
 from padp.compiler.explain.text import WIDTH, size, text, time
 from padp.compiler.graph.compile import Compiled, compile_method
 from padp.compiler.library import library
 from padp.compiler.sizes.solve import solve
+from tests.compiler.plan_data import from_data
 
 M, N, R, T = 192, 288, 8, 64
 SIZES = {"linear": {"m": M, "n": N}, "hidden": {"d": 64}, "attention": {"d": 64, "H": 4, "G": 2, "e": 16}}

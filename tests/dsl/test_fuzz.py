@@ -8,10 +8,11 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from padp.dsl.as_text import as_text
 from padp.dsl.diagnostics import PadpError
 from padp.dsl.parse import parse
 from padp.dsl.printer import to_text
-from padp.dsl.render import render_github, render_json, render_text
+from padp.dsl.render import render_github, render_json
 from padp.dsl.source import Source
 
 MARKDOWN = Path(__file__).with_name("samples.md").read_text(encoding="utf-8")
@@ -31,7 +32,7 @@ def check(text: str) -> None:
         for d in error.diagnostics:
             assert d.code in {"E101", "E102", "E103", "E104", "E105", "E106"}
             assert d.span is not None and 0 <= d.span.start <= d.span.end <= len(source.text)
-            assert render_text(d) and render_github([d])
+            assert as_text(d) and render_github([d])
         assert render_json(error.diagnostics)
     else:
         for ascii in (False, True):

@@ -10,7 +10,8 @@ import pytest
 from lark import Lark
 
 from padp.dsl.build import Build, LineTree
-from padp.dsl.parse import GRAMMAR, OPTIONS, parse, parser
+from padp.dsl.grammar import GRAMMAR, OPTIONS, parser
+from padp.dsl.parse import parse
 from padp.dsl.source import Source
 from padp.dsl.spellings import KEYWORDS
 

@@ -9,8 +9,9 @@ import pytest
 
 from padp.dsl.complaints import failures
 from padp.dsl.diagnostics import Diagnostic, PadpError
+from padp.dsl.grammar import parser
 from padp.dsl.mistakes import EXAMPLES, HABITS, Complaint, Habit
-from padp.dsl.parse import parse, parser
+from padp.dsl.parse import parse
 from padp.dsl.source import Source
 
 

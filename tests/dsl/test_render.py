@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from padp.dsl.as_text import as_text, display_width
 from padp.dsl.diagnostics import Diagnostic, PadpError, Related, refuse
-from padp.dsl.render import display_width, render_github, render_json, render_text
+from padp.dsl.render import render_github, render_json
 from padp.dsl.source import Source, Span
 
 SOURCE = Source.of("A ← 1\nV̂ᵀ ← 日本 + A_{:k} @ B\n", "some.padp")
@@ -28,7 +29,7 @@ FULL = Diagnostic(
 
 
 def test_text() -> None:
-    assert render_text(FULL) == (
+    assert as_text(FULL) == (
         "some.padp:2:12: error[E301]: shapes do not fit\n"
         "  |\n"
         "2 | V̂ᵀ ← 日本 + A_{:k} @ B\n"
@@ -44,23 +45,23 @@ def test_text() -> None:
 def test_colour_adds_nothing_but_colour() -> None:
     import re
 
-    coloured = render_text(FULL, color=True)
+    coloured = as_text(FULL, color=True)
     assert "\033[" in coloured
     lines = [line.rstrip() for line in re.sub(r"\033\[[0-9;]*m", "", coloured).split("\n")]
-    assert lines == render_text(FULL).split("\n")
+    assert lines == as_text(FULL).split("\n")
 
 
 def test_without_place() -> None:
-    assert render_text(Diagnostic("W301", "hm")) == "warning[W301]: hm"
-    assert render_text(Diagnostic("N401", "hm", None, SOURCE)) == "some.padp: note[N401]: hm"
-    assert render_text(Diagnostic("E501", "hm", Span(0, 1), None, (Related(Span(0, 1), "there"),))) == (
+    assert as_text(Diagnostic("W301", "hm")) == "warning[W301]: hm"
+    assert as_text(Diagnostic("N401", "hm", None, SOURCE)) == "some.padp: note[N401]: hm"
+    assert as_text(Diagnostic("E501", "hm", Span(0, 1), None, (Related(Span(0, 1), "there"),))) == (
         "error[E501]: hm\n  there"
     )
 
 
 def test_an_error_says_all_of_its_diagnostics() -> None:
     error = PadpError([FULL, Diagnostic("W301", "hm")])
-    assert str(error) == f"{render_text(FULL)}\n\nwarning[W301]: hm"
+    assert str(error) == f"{as_text(FULL)}\n\nwarning[W301]: hm"
     assert str(refuse("E201", "who?")) == "error[E201]: who?"
 
 
@@ -72,7 +73,7 @@ def test_carets_do_not_drift(line: str) -> None:
     """Under every character of a line, the carets begin where the line drawn up to it ends."""
     source = Source.of(line)
     for i in range(len(source.text)):
-        _, _, drawn, carets = render_text(Diagnostic("E101", "m", Span(i, i + 1), source)).split("\n")
+        _, _, drawn, carets = as_text(Diagnostic("E101", "m", Span(i, i + 1), source)).split("\n")
         drawn, carets = drawn.removeprefix("1 |").removeprefix(" "), carets.removeprefix("  | ")
         assert "\t" not in drawn and "\x1b" not in drawn and "\u202e" not in drawn
         assert len(carets) - len(carets.lstrip()) == display_width(source.text[:i])
@@ -89,14 +90,14 @@ def test_display_width() -> None:
 def test_any_span_of_any_text(text: str, a: int, b: int) -> None:
     source = Source.of(text)
     d = Diagnostic("E101", "m", Span(a, b), source, (Related(Span(b, a), "r"),))
-    assert render_text(d).count("\n") == 6
+    assert as_text(d).count("\n") == 6
     assert json.loads(render_json([d]))[0]["code"] == "E101"
     assert render_github([d]).count("\n") == 0
 
 
 def test_long_line_is_cut_around_the_place() -> None:
     source = Source.of("a " * 1000 + "HERE" + " b" * 1000)
-    lines = render_text(Diagnostic("E101", "m", at("HERE", source), source)).split("\n")
+    lines = as_text(Diagnostic("E101", "m", at("HERE", source), source)).split("\n")
     assert max(map(len, lines)) < 200
     column = lines[3].index("^")
     assert lines[2][column : column + 4] == "HERE"
@@ -104,7 +105,7 @@ def test_long_line_is_cut_around_the_place() -> None:
 
 def test_span_over_lines_marks_the_first() -> None:
     source = Source.of("ab(\nc)\nd")
-    assert render_text(Diagnostic("E101", "m", Span(2, 6), source)).split("\n")[2:] == ["1 | ab(", "  |   ^…"]
+    assert as_text(Diagnostic("E101", "m", Span(2, 6), source)).split("\n")[2:] == ["1 | ab(", "  |   ^…"]
 
 
 def test_json() -> None:

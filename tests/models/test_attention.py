@@ -10,7 +10,7 @@ from torch import nn
 
 import padp
 import padp.models as pm
-from padp.compiler.module.site import HeadMap
+from padp.compiler.module.attention_maps import HeadMap
 from padp.models.attention import HeadProjection, by_head, into_input, into_output
 from padp.models.heads import Attention, read_attention
 from padp.models.places import attentions, with_ancestors

@@ -490,7 +490,7 @@ def test_reading_while_others_write(tmp_path: Path) -> None:
 
 def test_the_same_text_written_again_is_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Writers in turn leave the text that a reader has seen before: it reads on until nobody writes."""
-    real, told = files._opened, 0
+    real, told = files.opened, 0
 
     def opened(path: Path) -> tuple[bytes | None, tuple[int, int]]:
         nonlocal told
@@ -505,7 +505,7 @@ def test_the_same_text_written_again_is_another_file(tmp_path: Path, monkeypatch
         return real(path)
 
     files.write(tmp_path, {"format": "padp", "value": 1}, {"t": torch.ones(3)})
-    monkeypatch.setattr(files, "_opened", opened)
+    monkeypatch.setattr(files, "opened", opened)
     described, tensors = files.read(tmp_path)
     assert described["value"] == 2 and bool((tensors["t"] == 2).all()) and told == 7
 

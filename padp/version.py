@@ -1,0 +1,3 @@
+"""The version of padp, which checkpoints and reports name."""
+
+VERSION = "0.1.0"
