@@ -162,8 +162,9 @@ class AdapterModule(nn.Module):
         """E511, with the cause: what of ``given`` is the base's and not finite, else the program's maths."""
         if _finite(tensor):
             return
-        blamed = [name for (kind, name), leaf in given.items() if kind in ("weight", "bias") and not _finite(leaf)]
-        cause = f"{' and '.join(blamed)} of the base is not finite" if blamed else \
+        blamed = [kind if kind == name else f"{kind} {name}" for (kind, name), leaf in given.items()
+                  if kind in ("weight", "bias") and not _finite(leaf)]
+        cause = f"the base's {' and '.join(blamed)} is not finite" if blamed else \
             "the base's weights are finite, so the program divides by 0 here, or inverts a matrix that is singular"
         raise refuse("E511", f"{self.adapter.name}: {what} is not finite; {cause}")
 

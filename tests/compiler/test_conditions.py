@@ -154,7 +154,7 @@ NEVER = {
     "two equations": (program("m = n, m = n + 1"), "E308", "m = n and m = n + 1"),
     "three relations by their sum": (program("m = n, n < r, r < m", hyper="r = 4"), "E308", "no sizes satisfy"),
     "a column that is not there": (program("", "B ∈ ℝ^{m×r}: learned, init = 0\ny ← W @ x + B_{:,4}\n"), "E308",
-                                   "5 ≤ r does not hold by default: r is 4"),
+                                   "4 < r does not hold by default: r is 4"),
     "a calculated size of the layer": (program("", "y ← W @ x\n").replace("{m×n}", "{m×(n-m)}", 1), "E204",
                                        "the sizes of `W` are names"),
     "a number as a size of the layer": (program("", "y ← W @ x\n").replace("{m×n}", "{0×n}", 1), "E204",

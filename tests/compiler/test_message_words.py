@@ -13,8 +13,8 @@ import pytest
 from torch import nn
 
 import padp
-from padp.compiler.check.check import check
 from padp.compiler.library import library
+from padp.compiler.phases import check
 from padp.dsl.diagnostics import Diagnostic
 from padp.dsl.source import Source
 
@@ -82,7 +82,7 @@ def test_one_mistake_is_one_message_with_its_remedy(text: str) -> None:
     assert remedy in (found[0].suggestion or ""), found[0].suggestion
 
 
-@pytest.mark.parametrize(("weight", "cause"), [(1.0, "divides by 0"), (float("nan"), "W of the base is not finite")])
+@pytest.mark.parametrize(("weight", "cause"), [(1.0, "divides by 0"), (float("nan"), "the base's weight W is not")])
 def test_what_is_not_finite_names_its_cause(weight: float, cause: str) -> None:
     program = "adapter T on linear(W ∈ ℝ^{m×n})\nA ∈ ℝ^{m×n}: learned, init = W / (sum(W) - m · n)\ny ← (W + A) @ x\n"
     layer = nn.Linear(3, 2, bias=False)
