@@ -9,23 +9,20 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 
-from padp.compiler.facts.counts import Counted, counted
-from padp.compiler.facts.requirements import unmet
+from padp.compiler import phases
 from padp.compiler.ir.dims import show
 from padp.compiler.library import load, tree
-from padp.compiler.names.resolve import resolve
-from padp.compiler.names.terms import Method, Negate, Number, OneMethod, Term, Text
-from padp.compiler.names.variants import list_variants
+from padp.compiler.names.terms import Method, Negate, Number, Term, Text
+from padp.compiler.phases import Variant
 from padp.compiler.sizes.settings import plain, whole, writable
-from padp.compiler.sizes.solve import solve
-from padp.dsl.diagnostics import PadpError, refuse
+from padp.dsl.diagnostics import refuse
 from padp.dsl.source import Source
 from padp.dsl.spellings import ascii_name, glyph_name
 
@@ -62,21 +59,21 @@ class Adapter:
     """A compiled program: call it with a layer. Immutable; equal text gives an equal adapter."""
 
     source: Source
-    _methods: dict[str | None, Method] = field(default_factory=dict, compare=False)
 
     # ------------------------------------------------------------ what the text says
 
     @property
     def variants(self) -> tuple[str, ...]:
         """The variants, the default first; () when there are none."""
-        return list_variants(tree(self.source))
+        return phases.program(self.source).variants
 
     def method(self, variant: str | None = None) -> Method:
         """The resolved program of a variant (E208 for one that does not exist)."""
-        chosen = self._variant(variant)
-        if chosen not in self._methods:
-            self._methods[chosen] = resolve(tree(self.source), self.source, chosen)
-        return self._methods[chosen]
+        return self.of(variant).method
+
+    def of(self, variant: str | None = None) -> Variant:
+        """A variant on its way through the compiler (E208 for one that does not exist)."""
+        return phases.program(self.source).variant(self._variant(variant))
 
     def _variant(self, variant: str | None) -> str | None:
         if variant is None:
@@ -110,23 +107,19 @@ class Adapter:
         """Hyperparameters and knobs with their defaults; REQUIRED where there is none."""
         return {h.name: _plain(h.default) for h in self.method().hyper}
 
-    @cached_property
-    def _counted(self) -> Counted:
-        return counted(self.method())
-
     @property
     def parameters(self) -> Mapping[str, str]:
         """Declared tensors by symbol: space and role, as in ``ℝ^{r×n}, learned``."""
-        return self._counted.spaces
+        return self.of().counts.spaces
 
     @property
     def count(self) -> sp.Expr:
         """Learned scalars a site, exactly: for OFT n(k − 1)/2."""
-        return self._counted.total
+        return self.of().counts.total
 
     def count_of(self, variant: str | None = None) -> sp.Expr:
         """``count`` of a variant."""
-        return counted(self.method(variant)).total
+        return self.of(variant).counts.total
 
     @cached_property
     def capabilities(self) -> Mapping[str, Capability]:
@@ -135,9 +128,7 @@ class Adapter:
 
     def capabilities_of(self, variant: str | None = None) -> Mapping[str, Capability]:
         """``capabilities`` of a variant."""
-        from padp.compiler.facts.abilities import capabilities
-
-        return {c.name: c for c in capabilities(self.method(variant))}
+        return {c.name: c for c in self.of(variant).capabilities}
 
     def __repr__(self) -> str:
         hyper = ", ".join(f"{k}={v}" for k, v in self.hyper.items())
@@ -187,12 +178,10 @@ class Adapter:
     def compiled(self, sizes: Mapping[str, int], variant: str | None, hyper: Mapping[str, Any],
                  has_bias: bool | frozenset[str], where: str = "") -> tuple[Compiled, dict[str, int]]:
         """The graphs for these sizes, and all dimensions. Equal sizes are compiled once."""
-        from padp.compiler.graph.compile import compile_method
-
-        method = self.method(variant)
-        numbers = {k: v for k, v in hyper.items() if not any(h.knob and h.name == k for h in method.hyper)}
-        solved = _solved(method, tuple(sorted(sizes.items())), tuple(sorted(numbers.items())), where)
-        return compile_method(method, solved, numbers, has_bias), dict(solved)
+        known = self.of(variant)
+        numbers = {k: v for k, v in hyper.items() if not any(h.knob and h.name == k for h in known.method.hyper)}
+        sized = known.at(sizes, numbers, where)
+        return sized.compiled(has_bias), dict(sized.sizes)
 
     def shared_shapes(self, sizes: Mapping[str, int], variant: str | None, hyper: Mapping[str, Any]
                       ) -> dict[str, tuple[int, ...]]:
@@ -281,20 +270,6 @@ def _weight_dims(method: Method) -> tuple[str, ...]:
     return tuple(d.name for d in dims if isinstance(d, Var))
 
 
-@lru_cache(maxsize=2048)
-def _solve_cached(key: OneMethod, sizes: Any, hyper: Any, where: str) -> tuple[tuple[str, int], ...]:
-    method = key.method
-    solved = solve(method, dict(sizes), dict(hyper), where)
-    broken = unmet(method, {**dict(hyper), **solved}, where)
-    if broken:
-        raise PadpError(broken)
-    return tuple(sorted(solved.items()))
-
-
-def _solved(method: Method, sizes: Any, hyper: Any, where: str) -> dict[str, int]:
-    return dict(_solve_cached(OneMethod(method), sizes, hyper, where))
-
-
 def _plain(default: Term | None) -> Any:
     match default:
         case None:
@@ -340,8 +315,6 @@ def compile(program: str | PathLike[str], module: nn.Module | None = None, **set
 
     Raises PadpError with every finding when the program has errors.
     """
-    from padp.compiler.check.check import require
-
     adapter = Adapter(load(program))
-    require(adapter.source)
+    phases.require(adapter.source)
     return adapter if module is None else adapter(module, **settings)

@@ -25,7 +25,7 @@ def check(
 
 def check_source(source: Source, variant: str | None = None, numerics: bool = False) -> list[Diagnostic]:
     """``check`` of a source that has been read."""
-    from padp.compiler.check.check import check as check_statically
+    from padp.compiler.phases import check as check_statically
 
     found = [diagnostic.at(source) for diagnostic in check_statically(source, variant)]
     if numerics and not any(diagnostic.severity == "error" for diagnostic in found):

@@ -1,28 +1,26 @@
 """Everything that is to be said about a program without torch: names, shapes, claims, lints.
 
-    check(source, variant=None) -> list[Diagnostic]      require(source) raises when there are errors
+    findings(source, variant, known) -> list[Diagnostic]      ``phases.check`` is what others call
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from typing import Protocol
 
-from padp.compiler.check.claim_grammar import supposed
-from padp.compiler.check.claims import check_claims
+from padp.compiler.check.claims import Declarations, check_claims
 from padp.compiler.check.defaults import by_default
 from padp.compiler.check.feasible import infeasible, nobody_gives
 from padp.compiler.check.lints import letter_lints, start_lints, value_lints
 from padp.compiler.check.lints_of_gradients import everywhere, without_gradient
 from padp.compiler.check.lints_of_names import flow_lints, function_lints, nothing_learned
 from padp.compiler.check.lints_of_quotients import quotients
-from padp.compiler.elaborate.cases import Case, cases
+from padp.compiler.elaborate.cases import Case
 from padp.compiler.elaborate.state import Elaborated, NeedCases, of_a_mistake
 from padp.compiler.ir.budget import budget
 from padp.compiler.library import tree
 from padp.compiler.names.comment_declarations import comments
-from padp.compiler.names.resolve import resolve_leniently
 from padp.compiler.names.terms import Method
 from padp.compiler.names.variants import body_of, list_variants
 from padp.compiler.normal.head_maps import attention_maps
@@ -32,7 +30,16 @@ from padp.dsl.diagnostics import Diagnostic, PadpError
 from padp.dsl.source import Source, Span
 
 
-def check(source: Source, variant: str | None = None) -> list[Diagnostic]:
+class Known(Declarations, Protocol):
+    """What the phases before give of one variant."""
+
+    @property
+    def resolved(self) -> tuple[Method, Sequence[Diagnostic]]: ...
+    @property
+    def cases(self) -> Sequence[Case]: ...
+
+
+def findings(source: Source, variant: str | None, known: Callable[[str | None], Known]) -> list[Diagnostic]:
     """All findings on a program (all variants unless one is named), each once, in the order of the text."""
     try:
         program = tree(source)
@@ -42,7 +49,7 @@ def check(source: Source, variant: str | None = None) -> list[Diagnostic]:
     by_variant: list[dict[Diagnostic, None]] = []
     with budget(source):
         for one in wanted:
-            by_variant.append(dict.fromkeys(_shallow(program, source, one)))
+            by_variant.append(dict.fromkeys(_shallow(program, source, one, known(one))))
             if any(d.code == "E105" for d in by_variant[-1]):  # what is too large is so in the others, too
                 break
     own = [x.span for x in program.body if isinstance(x, syntax.Variant)]
@@ -58,11 +65,11 @@ def _inside(span: Span | None, blocks: Sequence[Span]) -> bool:
     return span is not None and any(b.start <= span.start < b.end for b in blocks)
 
 
-def _shallow(program: syntax.Program, source: Source, variant: str | None) -> list[Diagnostic]:
+def _shallow(program: syntax.Program, source: Source, variant: str | None, known: Known) -> list[Diagnostic]:
     """The findings on one variant; E105 where its statements hang on each other deeper than can be followed."""
     found: list[Diagnostic] = []
     try:
-        for diagnostic in _variant(program, source, variant):
+        for diagnostic in _variant(program, variant, known):
             found.append(diagnostic)
     except PadpError as error:
         found += [replace(d.at(source), span=d.span or program.span) for d in error.diagnostics]
@@ -72,21 +79,21 @@ def _shallow(program: syntax.Program, source: Source, variant: str | None) -> li
     return found
 
 
-def _variant(program: syntax.Program, source: Source, variant: str | None) -> Iterator[Diagnostic]:
+def _variant(program: syntax.Program, variant: str | None, known: Known) -> Iterator[Diagnostic]:
     """The findings on one variant: each phase in turn; what needs a sound program is left out of a broken one."""
     try:
-        method, names = resolve_leniently(program, source, variant)
+        method, names = known.resolved
     except PadpError as error:
         yield from error.diagnostics
         return
     yield from names
     if any(d.code == "E105" for d in names):
         return
-    typed, problems = typing(program, method)
-    known = {(d.code, d.message) for d in names}
-    yield from (d for d in problems if (d.code, d.message) not in known)
+    typed, problems = typing(program, method, known)
+    told = {(d.code, d.message) for d in names}
+    yield from (d for d in problems if (d.code, d.message) not in told)
     sound = not any(d.severity == "error" for d in (*names, *problems))
-    claims = [d for d in check_claims(program, method, typed, sound) if not of_a_mistake(d)]
+    claims = [d for d in check_claims(program, method, typed, known, sound) if not of_a_mistake(d)]
     yield from claims
     body = body_of(program, variant or method.variant)
     yield from flow_lints(method, sound)
@@ -121,10 +128,10 @@ def no_maps(typed: Elaborated) -> Iterator[Diagnostic]:
         yield from error.diagnostics
 
 
-def typing(program: syntax.Program, method: Method) -> tuple[list[Case], list[Diagnostic]]:
+def typing(program: syntax.Program, method: Method, known: Known) -> tuple[Sequence[Case], list[Diagnostic]]:
     """One typed program for each case of its conditionals, and all findings on their shapes."""
     try:
-        typed = cases(method, supposed(program, method.source))
+        typed = known.cases
     except NeedCases as need:
         return [], [Diagnostic("E307", "too many conditionals on dimensions", need.test.span, method.source)]
     found = [d for case in typed for d in case.typed.diagnostics]
@@ -132,15 +139,3 @@ def typing(program: syntax.Program, method: Method) -> tuple[list[Case], list[Di
     if not any(d.severity == "error" for d in found):
         found += by_default(method, typed)
     return typed, [replace(d, source=method.source) for d in found]
-
-
-@lru_cache(maxsize=256)
-def _errors(source: Source) -> tuple[Diagnostic, ...]:
-    return tuple(d for d in check(source) if d.severity == "error")
-
-
-def require(source: Source) -> None:
-    """Raise PadpError with every error of a program."""
-    errors = _errors(source)
-    if errors:
-        raise PadpError(errors)

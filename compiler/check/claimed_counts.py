@@ -6,15 +6,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sympy as sp
 
 from padp.compiler.check.claim_grammar import Claim
-from padp.compiler.facts.counts import Counted, counted, declarations, in_header_terms
+from padp.compiler.facts.counts import Counted, in_header_terms
 from padp.compiler.ir.dims import bare, factored, same, show, written_out
+from padp.compiler.ir.nodes import Node
 from padp.compiler.names.terms import Method, Var
 from padp.compiler.sizes.solve import calculated
 from padp.dsl.diagnostics import Diagnostic, Related
@@ -30,10 +31,11 @@ class _Said:
 class Counts:
     """Claims on the number of learned scalars: against the declarations, and against each other."""
 
-    def __init__(self, method: Method, sound: bool) -> None:
-        self.method, self.sound = method, sound
-        self.env = {n: v.value for n, v in declarations(method).names.items() if v.op == "const"}
-        self.derived: Counted | None = counted(method) if sound else None
+    def __init__(self, method: Method, names: Mapping[str, Node], derived: Counted | None) -> None:
+        """``derived``: the counts of the declarations, where the program is sound."""
+        self.method, self.sound = method, derived is not None
+        self.env = {n: v.value for n, v in names.items() if v.op == "const"}
+        self.derived = derived
 
     def check(self, claims: Sequence[Claim]) -> list[Diagnostic]:
         said: list[_Said] = []

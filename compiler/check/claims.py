@@ -8,12 +8,14 @@ A false claim is an error, one that no rule decides a note.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from padp.compiler.check.claim_grammar import Claim, Grammar
 from padp.compiler.check.claimed_counts import Counts
 from padp.compiler.check.claimed_values import Values
 from padp.compiler.elaborate.cases import Case
 from padp.compiler.elaborate.state import Elaborated
+from padp.compiler.facts.counts import Counted
 from padp.compiler.ir.nodes import Node
 from padp.compiler.names.comments import Remark, place_of, remarks
 from padp.compiler.names.terms import Method
@@ -22,7 +24,17 @@ from padp.dsl import syntax as s
 from padp.dsl.diagnostics import Diagnostic
 
 
-def check_claims(program: s.Program, method: Method, typed: Sequence[Case], sound: bool) -> list[Diagnostic]:
+class Declarations(Protocol):
+    """What is known of a variant's declarations; asked where a comment claims a count."""
+
+    @property
+    def declared(self) -> Elaborated: ...
+    @property
+    def counts(self) -> Counted: ...
+
+
+def check_claims(program: s.Program, method: Method, typed: Sequence[Case], known: Declarations, sound: bool
+                 ) -> list[Diagnostic]:
     """What is wrong, open or unclear in the claims of one variant. ``sound``: every name is declared, every shape fits;
     only then are the counts those of the declarations."""
     source = method.source
@@ -35,7 +47,8 @@ def check_claims(program: s.Program, method: Method, typed: Sequence[Case], soun
     found = [*grammar.doubts]
     counts = [c for c in made if c.kind in ("count", "growth")]
     if counts:
-        found += Counts(method, sound).check(counts)
+        derived = known.counts if sound else None
+        found += Counts(method, known.declared.names, derived).check(counts)
     for case in typed:
         checker = Values(method, case.typed, program.header is None, sound)
         for claim in made:

@@ -1,6 +1,6 @@
 """What an adapter can do, each with the reason: derived from the normal form of y, for all sizes, without torch.
 
-    capabilities(method) -> mergeable      y = W' x + b', so the adapter can go into the layer
+    capabilities(method, cases) -> mergeable      y = W' x + b', so the adapter can go into the layer
                             batchable      examples of one batch can each have an adapter of their own
                             additive       y = base(x) + delta(x)
                             needs_weight   the entries of W are read, beside W @ (tokens)
@@ -21,7 +21,7 @@ from typing import Any
 
 import sympy as sp
 
-from padp.compiler.elaborate.cases import Case, cases
+from padp.compiler.elaborate.cases import Case
 from padp.compiler.elaborate.state import Elaborated
 from padp.compiler.facts.facts import Facts
 from padp.compiler.facts.fresh import Starts
@@ -53,9 +53,9 @@ class Capability:
         return f"{'yes' if self.holds else 'no'}{f' ({self.reason})' if self.reason else ''}"
 
 
-def capabilities(method: Method) -> list[Capability]:
+def capabilities(method: Method, cases: Sequence[Case]) -> list[Capability]:
     """What an adapter can do, for all sizes: in every case of a conditional on sizes."""
-    found = [(case, _of_case(method, case.typed)) for case in cases(method)]
+    found = [(case, _of_case(method, case.typed)) for case in cases]
     first = found[0][1]
     if len(found) == 1:
         return first

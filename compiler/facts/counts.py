@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Any
 
 import sympy as sp
 
-from padp.compiler.elaborate.elaborate import elaborate
-from padp.compiler.elaborate.state import Elaborated, NeedCases
+from padp.compiler.elaborate.state import Elaborated
 from padp.compiler.ir.dims import factored, product, written_out
-from padp.compiler.names.terms import Method, OneMethod, Var
+from padp.compiler.names.terms import Method, Var
 from padp.compiler.sizes.solve import symbolic
 
 
@@ -25,31 +23,11 @@ class Counted:
     spaces: Mapping[str, str]
 
 
-def counted(method: Method) -> Counted:
+def counted(method: Method, declared: Elaborated) -> Counted:
     """The counts of a method, from its declarations (and from its index sets, where a space names one)."""
-    return _counted(OneMethod(method))
-
-
-def declarations(method: Method) -> Elaborated:
-    """The typed program; only its declarations where a conditional on dimensions leaves the body open."""
-    return _declarations(OneMethod(method))
-
-
-@lru_cache(maxsize=256)
-def _declarations(key: OneMethod) -> Elaborated:
-    try:
-        return elaborate(key.method)
-    except NeedCases:
-        return elaborate(replace(key.method, body=(), minimise=()))
-
-
-@lru_cache(maxsize=256)
-def _counted(key: OneMethod) -> Counted:
-    method = key.method
-    typed = declarations(method)
     by_name: dict[str, Any] = {}
     spaces: dict[str, str] = {}
-    for name, p in typed.parameters.items():
+    for name, p in declared.parameters.items():
         roles = [p.declaration.role, *(["shared"] if p.declaration.shared else [])]
         spaces[name] = f"{p.node.type}, {', '.join(roles)}"
         if p.declaration.role == "learned":

@@ -1,6 +1,6 @@
 """What a program asks of the sizes beyond its relations, at a layer's sizes.
 
-    unmet(method, sizes) -> [Diagnostic]      r ≤ min(m, n) does not hold: r is 8, min(m, n) is 5
+    unmet(method, cases, sizes) -> [Diagnostic]      r ≤ min(m, n) does not hold: r is 8, min(m, n) is 5
 
 The conditions are found while the program is typed for all sizes (``elaborate/conditions.py``), and settled where the
 sizes are known. Of a program with conditionals on sizes only those of the case that the sizes choose count.
@@ -8,25 +8,23 @@ sizes are known. Of a program with conditionals on sizes only those of the case 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sympy as sp
 
-from padp.compiler.elaborate.cases import Case, cases
+from padp.compiler.elaborate.cases import Case
 from padp.compiler.elaborate.conditions import Condition, at_sizes, decide, names_of
-from padp.compiler.elaborate.state import NeedCases
 from padp.compiler.ir.dims import show, written_out
-from padp.compiler.names.terms import Method, OneMethod
+from padp.compiler.names.terms import Method
 from padp.compiler.sizes.solve import both, holds
 from padp.dsl.diagnostics import Diagnostic
 
 
-def unmet(method: Method, sizes: Mapping[str, Any], where: str = "") -> list[Diagnostic]:
+def unmet(method: Method, cases: Sequence[Case], sizes: Mapping[str, Any], where: str = "") -> list[Diagnostic]:
     """E501 for each requirement that these sizes and hyperparameters break, each once."""
     found: dict[str, Diagnostic] = {}
-    for condition in open_conditions(method, sizes):
+    for condition in open_conditions(cases, sizes):
         here = told(condition, sizes, where)
         if here is not None and str(condition) not in found:
             here = Diagnostic("E501", here.message, condition.span, method.source, notes=here.notes,
@@ -35,25 +33,17 @@ def unmet(method: Method, sizes: Mapping[str, Any], where: str = "") -> list[Dia
     return list(found.values())
 
 
-def met(method: Method, sizes: Mapping[str, Any]) -> bool:
+def met(cases: Sequence[Case], sizes: Mapping[str, Any]) -> bool:
     """Whether these sizes break nothing that the program asks of them."""
-    return not any(_is_broken(c, sizes) for c in open_conditions(method, sizes))
+    return not any(_is_broken(c, sizes) for c in open_conditions(cases, sizes))
 
 
-def open_conditions(method: Method, sizes: Mapping[str, Any]) -> tuple[Condition, ...]:
+def open_conditions(cases: Sequence[Case], sizes: Mapping[str, Any]) -> tuple[Condition, ...]:
     """What only the sizes decide, in the case of the conditionals that these sizes choose."""
-    for case in _cases(OneMethod(method)):
+    for case in cases:
         if all(holds(test, sizes) is wanted for test, wanted in case.assume):
             return case.typed.requirements
     return ()
-
-
-@lru_cache(maxsize=256)
-def _cases(key: OneMethod) -> tuple[Case, ...]:
-    try:
-        return tuple(cases(key.method))
-    except NeedCases:  # too many of them: what is typed at the sizes themselves says it
-        return ()
 
 
 def _is_broken(condition: Condition, sizes: Mapping[str, Any]) -> bool:

@@ -16,8 +16,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
+from padp.compiler.elaborate.cases import cases
 from padp.compiler.elaborate.elaborate import elaborate
 from padp.compiler.elaborate.state import Elaborated, Learned
+from padp.compiler.facts.abilities import capabilities
 from padp.compiler.graph.roots import Roots, roots
 from padp.compiler.graph.stages import Stage, emit, step_values
 from padp.compiler.ir import build as b
@@ -181,16 +183,18 @@ def python_names(method: Method) -> dict[str, str]:
 
 
 def compile_method(method: Method, sizes: Mapping[str, int], hyper: Mapping[str, Any], has_bias: bool | frozenset[str],
-                   tokens: int = TOKENS, device: str = "cpu", width: int = 4) -> Compiled:
+                   tokens: int = TOKENS, device: str = "cpu", width: int = 4,
+                   adds: Callable[[], bool] | None = None) -> Compiled:
     """The compiled form of a resolved program at these sizes. Equal arguments give the same object.
 
     ``tokens`` is the number of tokens of a call that plans are made for, ``device`` and ``width`` (bytes of a number)
-    what for; they decide which plan is the cheapest, never what it means.
+    what for; they decide which plan is the cheapest, never what it means. ``adds``: whether the program only adds to
+    the base's output where the sizes are not known; asked where these sizes hide it.
     """
     rows, columns = (float(sizes.get(d, 0)) for d in _dims_of_weight(method))
     train = Regime("train", tokens, True, MACHINES.get(device, CPU), width, large=max(rows * columns / 2, SMALL))
     key = (id(method), tuple(sorted(sizes.items())), tuple(sorted(hyper.items(), key=lambda i: i[0])), has_bias, train)
-    return _compile(_Key(key, method, dict(sizes), dict(hyper), has_bias, train))
+    return _compile(_Key(key, method, dict(sizes), dict(hyper), has_bias, train, adds))
 
 
 def _dims_of_weight(method: Method) -> tuple[str, str]:
@@ -204,13 +208,14 @@ class _Key:
     """A hashable bundle of arguments; the method is kept alive with it."""
 
     def __init__(self, key: Any, method: Method, sizes: dict[str, int], hyper: dict[str, Any],
-                 has_bias: bool | frozenset[str], train: Regime, base_moves: bool = False) -> None:
+                 has_bias: bool | frozenset[str], train: Regime, adds: Callable[[], bool] | None,
+                 base_moves: bool = False) -> None:
         self.key, self.method, self.sizes, self.hyper = (key, base_moves), method, sizes, hyper
-        self.has_bias, self.train, self.base_moves = has_bias, train, base_moves
+        self.has_bias, self.train, self.base_moves, self.adds = has_bias, train, base_moves, adds
 
     def where_the_base_moves(self) -> _Key:
         """The same for a base that is trained too."""
-        return _Key(self.key[0], self.method, self.sizes, self.hyper, self.has_bias, self.train, True)
+        return _Key(self.key[0], self.method, self.sizes, self.hyper, self.has_bias, self.train, self.adds, True)
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -253,7 +258,7 @@ def _planned(k: _Key) -> Compiled:
     try:
         output = planner.per_token(planner.value(simple))
         delta = _delta(planner, simple)
-        if delta is None and any(node.op == "svd" for node in walk(total)) and _adds_for_other_sizes(method):
+        if delta is None and any(node.op == "svd" for node in walk(total)) and _adds(k):
             parts = planner.in_parts()  # of a rank that is W's own at these sizes: the product of its parts is W
             delta = _delta(parts, parts.rules(total))
         penalty = planner.value(planner.rules(typed.penalty)) if typed.penalty is not None else None
@@ -422,11 +427,11 @@ def _delta(planner: Planner, simple: Node) -> Low | None:
     return None
 
 
-def _adds_for_other_sizes(method: Method) -> bool:
+def _adds(k: _Key) -> bool:
     """Whether y = base(x) + delta(x) where the sizes are not known."""
-    from padp.compiler.facts.abilities import capabilities
-
-    return any(c.name == "additive" and c.holds for c in capabilities(method))
+    if k.adds is not None:
+        return k.adds()
+    return any(c.name == "additive" and c.holds for c in capabilities(k.method, cases(k.method)))
 
 
 def _why_not_mergeable(method: Method, simple: Node) -> str | None:

@@ -3,19 +3,24 @@
     with budget(source): …      everything in it together takes at most so many steps
     spend(steps)                some work, counted before it is done; E105 where no steps are left
     working_on(span)            what is being worked on: the place of that E105
+    measured(work)              what some work gives, and the steps that it took
 
 A step is about what looking at a few nodes takes; making one of the IR takes ten. Without a budget nothing is counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import sys
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TypeVar
 
 from padp.dsl.diagnostics import Diagnostic, PadpError
 from padp.dsl.limits import MAX_STEPS
 from padp.dsl.source import Source, Span
+
+T = TypeVar("T")
 
 
 class TooMuch(PadpError):
@@ -50,6 +55,18 @@ def budget(source: Source | None, limit: int = MAX_STEPS, doing: str = "check") 
         yield steps
     finally:
         _CURRENT.reset(token)
+
+
+def measured(work: Callable[[], T]) -> tuple[T, int]:
+    """What ``work`` gives, and how many steps it took."""
+    steps = _CURRENT.get()
+    if steps is None:
+        with budget(None, sys.maxsize) as own:
+            made = work()
+        return made, own.limit - own.left
+    before = steps.left
+    made = work()
+    return made, before - steps.left
 
 
 def working_on(span: Span) -> None:

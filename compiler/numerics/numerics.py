@@ -22,7 +22,6 @@ from torch import Tensor
 from padp.compiler.adapter import Adapter
 from padp.compiler.check.claim_grammar import Claim
 from padp.compiler.check.claims import open_properties
-from padp.compiler.elaborate.cases import cases
 from padp.compiler.facts.fresh import Starts
 from padp.compiler.library import tree
 from padp.compiler.literal.evaluation import Evaluation
@@ -108,7 +107,7 @@ def _false_claim(source: Source, claim: Claim, failure: str, proved: bool) -> Di
 def _try_variant(adapter: Adapter, variant: str | None, record: _Record) -> None:
     """Every trial of one variant: the compiled program against the reading, and each claim against the numbers."""
     method = adapter.method(variant)
-    typed = cases(method)[0].typed
+    typed = adapter.of(variant).cases[0].typed
     claims = open_properties(tree(adapter.source), method, typed)
     output = next((span for name, _, span in reversed(typed.history) if name == method.output), method.span)
     proved = Starts(typed).identity().holds is True

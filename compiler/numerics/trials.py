@@ -18,13 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from padp.compiler.adapter import REQUIRED, Adapter
-from padp.compiler.facts.counts import declarations
-from padp.compiler.facts.requirements import unmet
 from padp.compiler.ir.nodes import walk
 from padp.compiler.literal.reference import Reference
 from padp.compiler.module.attention_maps import HeadMap
 from padp.compiler.module.module import AdapterModule
 from padp.compiler.names.terms import Method, SpaceTerm, Var
+from padp.compiler.phases import Variant
 from padp.compiler.sizes.solve import solve, symbolic
 from padp.dsl.diagnostics import PadpError
 
@@ -63,8 +62,8 @@ class Trial:
     @property
     def shown(self) -> str:
         """The sizes, as in ``m = 6, n = 8, r = 2``."""
-        method = self.adapter.method(self.variant)
-        numbers = {k: v for k, v in self.hyper.items() if not isinstance(v, str) and k in counts_of(method)}
+        counts = counts_of(self.adapter.of(self.variant))
+        numbers = {k: v for k, v in self.hyper.items() if not isinstance(v, str) and k in counts}
         return ", ".join(f"{k} = {v}" for k, v in {**self.site, **numbers, **self.knobs}.items())
 
     def made(self) -> Made:
@@ -222,10 +221,11 @@ def _draw(adapter: Adapter, variant: str | None, drawn: random.Random, number: i
     for heads, groups in _head_counts(method):  # each group serves as many heads, said or not
         site[heads] = site[groups] * drawn.choice((1, 2, 3))
     hyper: dict[str, Any] = {}
+    counts = counts_of(adapter.of(variant))
     for h in method.hyper:
         default = adapter.hyper[h.name]
         small = isinstance(default, int) and 0 <= default <= 8
-        if default is REQUIRED or (h.name in counts_of(method) and isinstance(default, int)):
+        if default is REQUIRED or (h.name in counts and isinstance(default, int)):
             hyper[h.name] = drawn.choice((*COUNTS, default) if small else COUNTS)
     knobs = {h.name: drawn.choice((1.0, -0.5, 2.0)) for h in method.hyper if h.knob}
     return Trial(adapter, variant, site, {}, hyper, knobs, number % 2 == 0, 10 + number)
@@ -269,7 +269,7 @@ def _fitted(trial: Trial) -> Trial | PadpError:
         settings = trial.adapter.settings(trial.variant, **trial.hyper)
         method = trial.adapter.method(settings.variant)
         sizes = solve(method, trial.site, settings.hyper)
-        broken = unmet(method, {**settings.hyper, **sizes})
+        broken = trial.adapter.of(settings.variant).unmet({**settings.hyper, **sizes})
         if broken:
             return PadpError(broken)
         found = replace(trial, variant=settings.variant, sizes=sizes, hyper=settings.hyper)
@@ -301,9 +301,9 @@ def _read(method: Method, trial: Trial) -> None:
         reference.forward(x)
 
 
-def counts_of(method: Method) -> frozenset[str]:
+def counts_of(known: Variant) -> frozenset[str]:
     """Hyperparameters that stand in a size: of a tensor, a slice, a loop or an index set."""
-    typed = declarations(method)
+    method, typed = known.method, known.declared
     names = {h.name for h in method.hyper if not h.knob}
     seen: set[str] = set()
     roots = [typed.output, *(node for _, node, _ in typed.history), *(p.node for p in typed.parameters.values())]

@@ -95,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--svg", metavar="OUT", help="write the plan as a picture; - for standard output")
     show.add_argument("--regime", choices=("train", "eval", "decode"), default="train",
                       help="which plan the picture is of: training, many tokens, one token; default: train")
+    show.add_argument("--ir", choices=("tree", "names", "typed", "normal", "plan", "graph"),
+                      help="only what a phase of the compiler makes of it; plan and graph with --size")
     show.add_argument("--ascii", action="store_true", help="print the program in its ASCII spelling")
     show.add_argument("--variant")
 

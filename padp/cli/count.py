@@ -13,7 +13,6 @@ from padp.cli.options import Usage, adapter_of, hyperparameters, open_model, sit
 from padp.cli.output import console, number, plural, progress, share, table
 from padp.cli.targets import remarks, suffix
 from padp.compiler.adapter import Adapter, Settings
-from padp.compiler.facts.counts import counted
 from padp.compiler.ir.dims import show
 from padp.compiler.names.scope import walk
 from padp.compiler.names.terms import Method, Var
@@ -46,10 +45,10 @@ def run(arguments: Namespace) -> int:
         out.print(f"with {values}")
     if arguments.size:
         given = sizes_of(method, arguments.size)
-        out.print(f"{', '.join(f'{k} = {v}' for k, v in given.items())}: {number(evaluated(method, settings, given))}")
+        out.print(f"{', '.join(f'{k} = {v}' for k, v in given.items())}: {number(evaluated(adapter, settings, given))}")
     elif arguments.model:
         model = open_model(arguments.model)
-        rows = _rows(method, settings, _sites(method, model, arguments))
+        rows = _rows(adapter, settings, _sites(method, model, arguments))
         _print_model(rows, model, method.site)
     return 0
 
@@ -73,10 +72,10 @@ def said(settings: Settings, formula: sp.Expr) -> str:
     return ", ".join(f"{name} = {value}" for name, value in settings.hyper.items() if name in names)
 
 
-def evaluated(method: Method, settings: Settings, given: Mapping[str, int], where: str = "") -> int:
+def evaluated(adapter: Adapter, settings: Settings, given: Mapping[str, int], where: str = "") -> int:
     """The count at a site of these sizes. Raises PadpError E501 when they break a relation."""
-    known = {**settings.hyper, **solve(method, given, settings.hyper, where)}
-    formula = counted(method).total
+    known = {**settings.hyper, **solve(adapter.method(settings.variant), given, settings.hyper, where)}
+    formula = adapter.count_of(settings.variant)
     return int(formula.subs({symbol: known[str(symbol)] for symbol in formula.free_symbols}))
 
 
@@ -93,7 +92,7 @@ def _sites(method: Method, model: StoredModel, arguments: Namespace) -> list[tup
     return [(f"layer {i}", site_sizes(method, given)) for i in range(model.layers)]
 
 
-def _rows(method: Method, settings: Settings, sites: Sequence[tuple[str, dict[str, int]]]) -> list[Row]:
+def _rows(adapter: Adapter, settings: Settings, sites: Sequence[tuple[str, dict[str, int]]]) -> list[Row]:
     """Sites of one suffix and one shape together. All sizes that break a relation are refused at once."""
     alike: dict[tuple[tuple[str, int], ...], list[str]] = {}
     for name, given in sites:
@@ -104,12 +103,12 @@ def _rows(method: Method, settings: Settings, sites: Sequence[tuple[str, dict[st
         for key, names in bar.track(alike.items(), description="counting"):
             where = names[0] if len(names) == 1 else f"{names[0]} and {plural(len(names) - 1, 'other')}"
             try:
-                counts[key] = evaluated(method, settings, dict(key), where)
+                counts[key] = evaluated(adapter, settings, dict(key), where)
             except PadpError as error:
                 broken += error.diagnostics
     if broken:
         raise PadpError(broken)
-    groups = Counter((suffix(name) if method.site == "linear" else "every layer", tuple(given.items()))
+    groups = Counter((suffix(name) if adapter.site == "linear" else "every layer", tuple(given.items()))
                      for name, given in sites)
     return [Row(label, dict(key), times, counts[key]) for (label, key), times in groups.items()]
 

@@ -55,7 +55,7 @@ def _standard_input() -> str:
 def adapter_of(file: str) -> Adapter:
     """The compiled program in FILE. Raises PadpError with every finding when it has errors."""
     from padp.compiler.adapter import Adapter
-    from padp.compiler.check.check import require
+    from padp.compiler.phases import require
 
     source = read_program(file)
     require(source)

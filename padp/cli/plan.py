@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from padp.compiler.adapter import Settings
 from padp.compiler.names.terms import Method
-from padp.compiler.sizes.solve import solve
+from padp.compiler.phases import Variant
 
 if TYPE_CHECKING:
     from padp.compiler.explain.plan import Plan
@@ -27,14 +27,17 @@ class Planned:
     given: str
 
 
-def planned_for(method: Method, settings: Settings, sizes: Mapping[str, int], tokens: int) -> Planned:
+def without_knobs(method: Method, hyper: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters that are compiled in."""
+    knobs = {each.name for each in method.hyper if each.knob}
+    return {name: value for name, value in hyper.items() if name not in knobs}
+
+
+def planned_for(variant: Variant, settings: Settings, sizes: Mapping[str, int], tokens: int) -> Planned:
     """The plan of a program on a layer without a bias."""
     from padp.compiler.explain.plan import plan_of
-    from padp.compiler.graph.compile import compile_method
 
-    knobs = {hyper.name for hyper in method.hyper if hyper.knob}
-    values = {name: value for name, value in settings.hyper.items() if name not in knobs}
-    compiled = compile_method(method, solve(method, sizes, settings.hyper), values, has_bias=False, tokens=tokens)
+    compiled = variant.at(sizes, without_knobs(variant.method, settings.hyper)).compiled(False, tokens=tokens)
     given = ", ".join(f"{k} = {v}" for k, v in {**sizes, **settings.hyper}.items())
     return Planned(compiled, plan_of(compiled.usual), given)
 

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from padp.compiler.adapter import Adapter
-from padp.compiler.check.check import require
 from padp.compiler.kernels.singular import finite as all_finite
+from padp.compiler.phases import require
 from padp.dsl.diagnostics import PadpError
 from padp.dsl.source import Source
 from padp.models.files import read, wrong
