@@ -21,8 +21,8 @@ FOLDERS = ("dsl", "compiler", "stdlib")
 BANNED_MODULES = {"manager", "managers", "helper", "helpers", "util", "utils", "misc"}
 STANDARD = sys.stdlib_module_names - {"site"}  # the word of the language; nothing imports Python's
 ENTRIES = {
-    ".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "pyproject.toml",
-    "compiler", "docs", "dsl", "examples", "padp", "stdlib", "tests",
+    ".ci", ".gitignore", ".pre-commit-config.yaml", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile",
+    "README.md", "pyproject.toml", "compiler", "docs", "dsl", "examples", "padp", "stdlib", "tests",
 }
 
 
@@ -173,6 +173,12 @@ def test_a_folder_says_what_is_in_it(folder: str) -> None:
     assert "In: " in said and "Out: " in said
     words = set(re.findall(r"\w+", said))
     assert {path.stem for path in home.glob("*.py")} - {"__init__"} <= words
+
+
+def test_the_picture_of_the_house_is_that_of_now() -> None:
+    from tests.architecture_picture import PICTURE, picture
+
+    assert PICTURE.read_text(encoding="utf-8") == picture(), "python -m tests.architecture_picture draws it anew"
 
 
 def test_no_module_is_called_like_a_public_name() -> None:
