@@ -16,11 +16,12 @@
         sizes           relations → numbers                           sizes, facts
         compiled        names → typed IR → normal form → plans → graphs        elaborate, normal, plan, graph
 
-torch is imported by the last line only.
+torch is imported by the last line only. Where ``PADP_VERIFY`` is set, as in tests, a verifier looks at what is given.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
@@ -34,13 +35,15 @@ from padp.compiler.elaborate.state import Elaborated, NeedCases
 from padp.compiler.facts.abilities import Capability, capabilities
 from padp.compiler.facts.counts import Counted, counted
 from padp.compiler.facts.requirements import unmet
-from padp.compiler.ir.budget import measured, spend
+from padp.compiler.ir import verify
+from padp.compiler.ir.budget import budget, measured, spend
 from padp.compiler.ir.nodes import Node
 from padp.compiler.library import tree
 from padp.compiler.names.resolve import resolve_leniently
 from padp.compiler.names.terms import Method
 from padp.compiler.names.variants import list_variants
 from padp.compiler.normal.normal_form import Simplifier
+from padp.compiler.plan.verify import verify as verify_plan
 from padp.compiler.sizes.solve import solve
 from padp.dsl import syntax
 from padp.dsl.diagnostics import Diagnostic, PadpError
@@ -124,7 +127,14 @@ class Variant:
     def cases(self) -> Sequence[Case]:
         """The typed program; one for each case where a conditional on sizes is open. Raises NeedCases for too many."""
         method, _ = self.resolved
-        return self._once("typed", lambda: cases(method, supposed(self.program.tree, self.program.source)))
+
+        def made() -> Sequence[Case]:
+            found = cases(method, supposed(self.program.tree, self.program.source))
+            if not any(d.severity == "error" for case in found for d in case.typed.diagnostics):
+                _verified("elaborate", *(case.typed.output for case in found))
+            return found
+
+        return self._once("typed", made)
 
     @property
     def declared(self) -> Elaborated:
@@ -150,7 +160,12 @@ class Variant:
     @property
     def normal(self) -> Sequence[Node]:
         """The output as a sum of chains, of each case."""
-        return self._once("normal", lambda: [Simplifier(c.typed.graph)(c.typed.output) for c in self.cases])
+        def made() -> Sequence[Node]:
+            found = [Simplifier(case.typed.graph)(case.typed.output) for case in self.cases]
+            _verified("normal", *found)
+            return found
+
+        return self._once("normal", made)
 
     def unmet(self, sizes: Mapping[str, Any], where: str = "") -> list[Diagnostic]:
         """E501 for each requirement of the program that these sizes and hyperparameters break."""
@@ -183,7 +198,19 @@ class Sized:
         """Plans and graphs. ``purpose``: ``tokens``, ``device`` and ``width`` that plans are made for."""
         from padp.compiler.graph.compile import compile_method
 
-        return compile_method(self.variant.method, self.sizes, self.hyper, has_bias, adds=self.variant.adds, **purpose)
+        made = compile_method(self.variant.method, self.sizes, self.hyper, has_bias, adds=self.variant.adds, **purpose)
+        if verify.WANTED:
+            for each in (made, made.usual):
+                verify_plan(*each.outputs, *each.many.outputs, *each.one.outputs, *each.kept)
+        return made
+
+
+def _verified(phase: str, *roots: Node) -> None:
+    """The verifier of the IR, which takes no steps of a budget."""
+    if verify.WANTED:
+        with budget(None, sys.maxsize):
+            for root in roots:
+                verify.verify(phase, root)
 
 
 @lru_cache(maxsize=2048)

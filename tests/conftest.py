@@ -11,6 +11,7 @@ import pytest
 # Set before anything imports torch: tests run in several processes, and a thread pool in each makes all of them slow.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("PADP_VERIFY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -6,5 +6,6 @@ In: nothing of ours but texts and places (``padp.dsl``). Out: ``Node``, with its
     nodes      axes, types, nodes, and walks over them
     build      typed constructors of the algebra; none rewrites anything
     patterns   steps of a chain that have a closed form
+    verify     what holds of every sound graph
     budget     how many steps all work on one program may take
 """

@@ -9,5 +9,6 @@ In: normal forms at one layer's sizes, and a regime (how many tokens, training o
     blocks, grids, gathers, one_pass, rotations, rotation_rounds
     search                          which set of ways is the cheapest in all
     fusing, recompute               neighbours in one call; what training makes again in backward
+    verify                          what holds of every plan
     room                            how much memory a program may ask for
 """
