@@ -58,11 +58,3 @@ def _read(path: Path) -> Source:
 def tree(source: Source) -> syntax.Program:
     """The syntax tree of a source."""
     return parse(source)
-
-
-def title(program: syntax.Program) -> str:
-    """The first comment of a file that stands on a line of its own, without what is set off to its right."""
-    for statement in program.body:
-        if isinstance(statement, syntax.Remark):
-            return statement.text.strip(" ─-").split("  ")[0].strip()
-    return program.header.name if program.header else ""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,16 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         assert text == path.read_text(encoding="utf-8"), f"differs from {path}: pytest --update-golden accepts it"
 
     return compare
+
+
+@pytest.fixture
+def plain_plans(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Plans for plain base layers wherever they can be had, however small the layer and whether faster or not."""
+    from padp.compiler.graph import compile as compiled
+
+    monkeypatch.setattr(compiled, "WORTH_PLANNING", 0)
+    monkeypatch.setattr(compiled, "WORTH_REPLACING", 0.0)
+    monkeypatch.setattr(compiled, "CLEARLY", math.inf)
+    compiled._compile.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    yield
+    compiled._compile.cache_clear()  # pyright: ignore[reportPrivateUsage]

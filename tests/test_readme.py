@@ -19,8 +19,8 @@ from padp.compiler.names.header import SITES
 from padp.compiler.names.signatures import INITIALISERS, LANGUAGE
 from padp.dsl.parse import parse
 from padp.dsl.source import Source
-from tests.models.families import make_llama
 from tests.readme_tables import README, written
+from tests.support.families import make_llama
 
 TEXT = README.read_text(encoding="utf-8")
 ROOT = README.parent

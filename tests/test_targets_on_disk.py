@@ -13,8 +13,8 @@ from padp.cli import main
 from padp.cli.targets import remarks
 from padp.models.places import all_linear
 from padp.weights import read_model
-from tests.models.programs import LORA
-from tests.zoo import ZOO, build
+from tests.support.programs import LORA
+from tests.support.zoo import ZOO, build
 
 RENAMED = {"vit"}  # transformers loads it under other names than the file's
 EXPERTS = {"mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "gpt_oss"}

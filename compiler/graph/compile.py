@@ -29,8 +29,7 @@ from padp.compiler.names.terms import Let, Method, Var
 from padp.compiler.normal.affine import affine, beside_base, matrix_of
 from padp.compiler.normal.decompositions import around_base, by_parts
 from padp.compiler.normal.head_maps import attention_maps
-from padp.compiler.plan import planners as lower
-from padp.compiler.plan import room
+from padp.compiler.plan import planners, room
 from padp.compiler.plan.costs import cost, count
 from padp.compiler.plan.fusing import fused
 from padp.compiler.plan.planner import Planner
@@ -248,7 +247,7 @@ def _planned(k: _Key) -> Compiled:
         return _compile_attention(k, typed, names)
     weight = next((n for n in [typed.names.get("W")] if n is not None and n.op == "weight"), None)
     has_bias = bool(k.has_bias)
-    planner = lower.planner(typed.graph, weight, k.train, has_bias=has_bias, base_moves=k.base_moves)
+    planner = planners.planner(typed.graph, weight, k.train, has_bias=has_bias, base_moves=k.base_moves)
     total = typed.output
     if method.site == "linear" and has_bias and not typed.mentions_bias:
         total = b.add(typed.graph, total, typed.graph.node("bias", (), ("bias",), total.type))
@@ -386,7 +385,7 @@ def _evaluation(regime: Regime, outputs: tuple[Low, ...], decisions: tuple[Decis
 def _compile_attention(k: _Key, typed: Elaborated, names: Mapping[str, str]) -> Compiled:
     """The maps of every head as one graph; it has no tokens, so all of it is the step stage."""
     method = k.method
-    planner = lower.planner(typed.graph, None, k.train, has_bias=False, base_moves=k.base_moves)
+    planner = planners.planner(typed.graph, None, k.train, has_bias=False, base_moves=k.base_moves)
     maps, joint = attention_maps(typed, planner.rules)
     wanted = [planner.value(n) for m in maps.values() for n in (m.matrix, m.offset) if n is not None]
     roots, decisions = _settled(planner, k.train, *wanted)

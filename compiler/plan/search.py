@@ -308,7 +308,7 @@ def settle(table: Table, picks: Mapping[int, int], roots: Sequence[Low], regime:
         Decision(c.args[2], tuple(Way(label, costs[k][1], costs[k][0]) for k, label in enumerate(c.args[1])),
                  e.picks.get(id(c), 0), c)
         for c, costs in sorted(judged.values(), key=lambda j: j[0].number) if id(c) in final)
-    return tuple(_rebuilt(table, e, r, {}) for r in roots), decisions
+    return tuple(rebuilt(table, e, r, {}) for r in roots), decisions
 
 
 def _together(e: Estimate, roots: Sequence[Low], best: tuple[float, float]) -> tuple[float, float] | None:
@@ -338,12 +338,7 @@ def _together(e: Estimate, roots: Sequence[Low], best: tuple[float, float]) -> t
     return None
 
 
-def built_with(table: Table, picks: Mapping[int, int], root: Low) -> Low:
-    """``root`` with the ways that ``picks`` says, the first where it says nothing."""
-    return _rebuilt(table, Estimate(Regime("any", 1, True), dict(picks)), root, {})
-
-
-def _rebuilt(table: Table, e: Estimate, root: Low, done: dict[int, Low]) -> Low:
+def rebuilt(table: Table, e: Estimate, root: Low, done: dict[int, Low]) -> Low:
     """``root`` with each choice replaced by the way it takes."""
     top = e.resolve(root)
     for low in e.reached(top):

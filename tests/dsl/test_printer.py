@@ -9,7 +9,7 @@ from padp.dsl.parse import parse
 from padp.dsl.printer import show, to_text
 from padp.dsl.source import Source
 from padp.dsl.syntax import Assign, Declare, Expr, Name, Program
-from tests.dsl.trees import programs, value
+from tests.support.trees import programs, value
 
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 

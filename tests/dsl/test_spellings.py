@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from padp.dsl import spellings
 from padp.dsl.spellings import ascii_name, glyph_name, look_alikes, plain, python_name
-from tests.dsl.trees import identifiers
+from tests.support.trees import identifiers
 
 NAMES = [  # as typed, canonical, ASCII, Python
     ("λ", "λ", "lambda", "lambda_"),

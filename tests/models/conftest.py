@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.models.families import Batch, make_llama, make_opt
+from tests.support.families import Batch, make_llama, make_opt
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,8 @@ from torch import nn
 import padp
 import padp.models as pm
 from padp.models.walk import sites
-from tests.models.families import Refused, make_llama
-from tests.models.programs import BIAS, HEADS, LORA, RANKED
+from tests.support.families import Refused, make_llama
+from tests.support.programs import BIAS, HEADS, LORA, RANKED
 
 TEXT = """adapter Low(r = 2) on linear(W ∈ ℝ^{m×n})
 A ∈ ℝ^{r×n}: learned, init = kaiming

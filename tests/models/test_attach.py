@@ -14,8 +14,8 @@ import padp
 import padp.models as pm
 from padp.compiler.module.site import LinearSite
 from padp.models.walk import inside, sites
-from tests.models.families import Batch, Refused, make_llama, run
-from tests.models.programs import HEADS, LORA, PISSA, REFT, ROTATION, VERA
+from tests.support.families import Batch, Refused, make_llama, run
+from tests.support.programs import HEADS, LORA, PISSA, REFT, ROTATION, VERA
 
 
 def test_attach_and_detach_leave_the_same_objects(llama: Any, batch: Batch) -> None:

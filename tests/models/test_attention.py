@@ -15,8 +15,8 @@ from padp.models.attention import HeadProjection, by_head, into_input, into_outp
 from padp.models.heads import Attention, read_attention
 from padp.models.places import attentions, with_ancestors
 from padp.models.walk import sites
-from tests.models.families import Batch, Refused, cache_of, make_llama, run, with_cache
-from tests.models.programs import HEADS
+from tests.support.families import Batch, Refused, cache_of, make_llama, run, with_cache
+from tests.support.programs import HEADS
 
 
 def read(model: Any, path: str | None = None) -> Attention:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import padp
 from padp.compiler.module.site import LinearSite
-from tests.models.writes import LIBRARY, WRITES, Write, agree, in_inference_mode
-from tests.stdlib.common import Case, base_layer, close, inputs, learned, only, randomise, trained
+from tests.support.common import Case, base_layer, close, inputs, learned, only, randomise, trained
+from tests.support.writes import LIBRARY, WRITES, Write, agree, in_inference_mode
 
 FROZEN = [(case, symbol) for case in LIBRARY for symbol, space in case.adapter.parameters.items() if "frozen" in space]
 FROM_W = [case for case in LIBRARY if case.name in ("delora", "psoft", "ssvd", "svft", "antipasto")]

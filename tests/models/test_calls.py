@@ -16,8 +16,8 @@ from torch.utils.checkpoint import checkpoint
 import padp.models as pm
 from padp.models.hidden import HiddenSite
 from padp.models.walk import sites
-from tests.models.families import Batch, make_llama, run
-from tests.models.programs import HEADS, LORA, REFT
+from tests.support.families import Batch, make_llama, run
+from tests.support.programs import HEADS, LORA, REFT
 
 
 def batches() -> list[Batch]:

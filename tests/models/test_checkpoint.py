@@ -21,8 +21,8 @@ import padp.models as pm
 from padp.models import files
 from padp.models.record import record_of
 from padp.models.walk import sites
-from tests.models.families import Batch, Refused, make_llama, run
-from tests.models.programs import HEADS, LORA, PISSA, REFT, ROTATION, VERA
+from tests.support.families import Batch, Refused, make_llama, run
+from tests.support.programs import HEADS, LORA, PISSA, REFT, ROTATION, VERA
 
 _svd = torch.linalg.svd
 
@@ -75,7 +75,7 @@ def test_fresh_process(tmp_path: Path, batch: Batch) -> None:
     pm.save(llama, tmp_path / "random", "random")
     script = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-import torch; from tests.models.families import make_llama, run
+import torch; from tests.support.families import make_llama, run
 import padp.models as pm
 expected = torch.load({str(tmp_path / "expected.pt")!r})
 torch.set_num_threads(1)

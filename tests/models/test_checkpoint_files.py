@@ -29,8 +29,8 @@ from padp import PadpError
 from padp.models import files
 from padp.models.record import record_of
 from padp.models.walk import sites
-from tests.models.families import Refused
-from tests.models.programs import LORA, PISSA, ROTATION, VERA
+from tests.support.families import Refused
+from tests.support.programs import LORA, PISSA, ROTATION, VERA
 
 ROOT = str(Path(__file__).parents[2])
 JSON, TENSORS = "adapter.json", "adapter.safetensors"

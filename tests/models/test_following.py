@@ -14,7 +14,7 @@ import padp
 from padp.compiler.module.site import LinearSite
 from padp.models.attention import AttentionSite
 from padp.models.walk import sites
-from tests.stdlib.common import Case, close, inputs, learned, only, randomise, trained
+from tests.support.common import Case, close, inputs, learned, only, randomise, trained
 
 FOLLOW = [Case("delora", hyper={"r": 4}), Case("psoft", hyper={"r": 4}), Case("ssvd", hyper={"k": 4}),
           Case("svft", hyper={"d": 1}), Case("antipasto", hyper={"k": 3})]

@@ -17,8 +17,8 @@ import padp.models as pm
 from padp.models.hidden import HiddenSite, put_back, take_out
 from padp.models.positions import Positions, edited, read_positions
 from padp.models.walk import sites
-from tests.models.families import Batch, Refused, cache_of, make_llama, run, with_cache
-from tests.models.programs import LORA, REFT
+from tests.support.families import Batch, Refused, cache_of, make_llama, run, with_cache
+from tests.support.programs import LORA, REFT
 
 # ---------------------------------------------------------------- positions
 

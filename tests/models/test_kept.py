@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import padp
 from padp.compiler.module.site import LinearSite
-from tests.models.programs import HEADS
-from tests.stdlib.common import Case, close, inputs, learned, only, trained
+from tests.support.common import Case, close, inputs, learned, only, trained
+from tests.support.programs import HEADS
 
 CASES = [Case("oft", hyper={"k": 4}), Case("dora", hyper={"r": 4}), Case("antipasto", hyper={"k": 3})]
 Write = Callable[[LinearSite], Any]

@@ -19,8 +19,8 @@ import padp
 import padp.models as pm
 from padp.compiler.library import library
 from padp.models.walk import sites
-from tests.models.families import make_llama, make_opt, run
 from tests.models.test_checkpoint import shaken
+from tests.support.families import make_llama, make_opt, run
 
 # Sizes that fit a model of width 32; joint forms of CLOVER are tested where nothing stands between Q and K.
 SMALL: dict[str, Any] = {"k": 4, "r": 4, "count": 20, "g": 8, "steps": 10, "target": 2}

@@ -11,8 +11,8 @@ import torch
 
 from padp.checking import check_source
 from padp.dsl.source import Source
-from tests.life import crashes
-from tests.mutations import mutated, programs, some
+from tests.support.life import crashes
+from tests.support.mutations import mutated, programs, some
 
 SIZES = ((6, 4), (4, 4), (8, 16), (1, 1), (2, 3), (3, 6))
 DTYPES = (torch.float32, torch.bfloat16, torch.float64)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import padp.models as pm
 from padp.models.walk import sites
-from tests.models.families import Batch, Refused, make_llama, run
-from tests.models.programs import BIAS, HEADS, LORA, PISSA, REFT
+from tests.support.families import Batch, Refused, make_llama, run
+from tests.support.programs import BIAS, HEADS, LORA, PISSA, REFT
 
 
 def weights(model: Any) -> dict[str, Tensor]:

@@ -14,8 +14,8 @@ from torch.nn.utils import parametrizations, prune
 
 import padp
 import padp.models as pm
-from tests.models.families import Refused
-from tests.models.programs import BIAS, LORA, PISSA, ROTATION
+from tests.support.families import Refused
+from tests.support.programs import BIAS, LORA, PISSA, ROTATION
 
 F = nn.functional
 DORA = padp.compile("dora")

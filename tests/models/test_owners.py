@@ -15,8 +15,8 @@ from torch import Tensor, distributed, nn
 import padp
 import padp.models as pm
 from padp.models.record import record_of
-from tests.models.families import Refused
-from tests.models.programs import HEADS, LORA, PISSA, REFT, ROTATION, VERA
+from tests.support.families import Refused
+from tests.support.programs import HEADS, LORA, PISSA, REFT, ROTATION, VERA
 
 
 class Task(nn.Module):

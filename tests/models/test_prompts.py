@@ -15,9 +15,9 @@ from torch import Tensor, nn
 import padp.models as pm
 from padp.models.hidden import HiddenSite
 from padp.models.positions import Positions, marked, starts_of
-from tests.models.families import Batch, Refused, cache_of, make_llama, make_opt, run, with_cache
-from tests.models.programs import REFT
 from tests.models.test_hidden import by_hand, changed
+from tests.support.families import Batch, Refused, cache_of, make_llama, make_opt, run, with_cache
+from tests.support.programs import REFT
 
 # ---------------------------------------------------------------- a literal reading
 
@@ -258,7 +258,7 @@ def test_what_is_no_prompt_is_refused(llama: Any) -> None:
 
 
 def pm_lora() -> Any:
-    from tests.models.programs import LORA
+    from tests.support.programs import LORA
 
     return LORA
 

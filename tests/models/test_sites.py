@@ -14,8 +14,8 @@ import padp
 from padp import Adapter
 from padp.compiler.module.module import AdapterModule
 from padp.compiler.module.site import LinearSite
-from tests.models.families import Refused
-from tests.models.programs import BIAS, LORA, PISSA, ROTATION
+from tests.support.families import Refused
+from tests.support.programs import BIAS, LORA, PISSA, ROTATION
 
 
 def layer(base: Any, *adapters: Adapter, dtype: torch.dtype | None = None, dropout: float = 0.0) -> LinearSite:

@@ -18,8 +18,8 @@ import padp
 import padp.models as pm
 from padp.models.record import record_of
 from padp.models.walk import inside, sites
-from tests.models.families import Batch, Refused, make_llama, make_opt, run
-from tests.models.programs import BIAS, HEADS, LORA, PISSA, RANKED, REFT, ROTATION, VERA
+from tests.support.families import Batch, Refused, make_llama, make_opt, run
+from tests.support.programs import BIAS, HEADS, LORA, PISSA, RANKED, REFT, ROTATION, VERA
 
 EVERY = [LORA, ROTATION, PISSA, VERA, RANKED, REFT, HEADS]
 MERGING = [LORA, ROTATION, PISSA, VERA, HEADS]

@@ -16,8 +16,8 @@ from torch.utils.checkpoint import checkpoint
 import padp
 import padp.models as pm
 from padp import Adapter
-from tests.models.families import Refused, make_opt
-from tests.models.programs import HEADS, LORA, PISSA, REFT, ROTATION
+from tests.support.families import Refused, make_opt
+from tests.support.programs import HEADS, LORA, PISSA, REFT, ROTATION
 
 DROPPED = padp.compile("""# draws numbers in training
 adapter Dropped(r = 2) on linear(W ∈ ℝ^{m×n})

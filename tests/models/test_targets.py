@@ -11,8 +11,8 @@ import padp.models as pm
 from padp.models.places import all_linear, blocks, heads_of
 from padp.models.record import record_of
 from padp.models.walk import sites
-from tests.models.families import Refused, notebook
-from tests.models.programs import HEADS, LORA, REFT, ROTATION
+from tests.support.families import Refused, notebook
+from tests.support.programs import HEADS, LORA, REFT, ROTATION
 
 
 def paths(model: Any, kind: str = "linear") -> list[str]:

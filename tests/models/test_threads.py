@@ -15,9 +15,9 @@ from torch import Tensor, nn
 import padp
 from padp.compiler.module.moments import Moments, in_one_state
 from padp.compiler.module.site import LinearSite
-from tests.models.programs import HEADS
-from tests.models.writes import LIBRARY
-from tests.stdlib.common import Case, close, inputs, learned, trained
+from tests.support.common import Case, close, inputs, learned, trained
+from tests.support.programs import HEADS
+from tests.support.writes import LIBRARY
 
 CALLS = 150
 

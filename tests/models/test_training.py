@@ -13,8 +13,8 @@ from torch import Tensor
 import padp.models as pm
 from padp.models.record import record_of
 from padp.models.walk import sites
-from tests.models.families import Batch, Refused, notebook, run
-from tests.models.programs import BIAS, LORA, RANKED, REFT, VERA
+from tests.support.families import Batch, Refused, notebook, run
+from tests.support.programs import BIAS, LORA, RANKED, REFT, VERA
 
 
 def test_knobs(llama: Any, batch: Batch) -> None:

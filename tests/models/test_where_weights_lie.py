@@ -16,8 +16,8 @@ import padp
 import padp.models as pm
 from padp import Adapter
 from padp.models.walk import sites
-from tests.models.families import Refused, make_opt
-from tests.models.programs import BIAS, HEADS, LORA, PISSA, RANKED, REFT, ROTATION, VERA
+from tests.support.families import Refused, make_opt
+from tests.support.programs import BIAS, HEADS, LORA, PISSA, RANKED, REFT, ROTATION, VERA
 
 ADAPTERS = {a.name: a for a in (LORA, ROTATION, PISSA, VERA, BIAS, RANKED, REFT, HEADS)}
 

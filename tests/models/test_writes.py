@@ -12,9 +12,9 @@ from torch import Tensor, nn
 import padp
 from padp.compiler.module.module import AdapterModule, Tokens
 from padp.compiler.module.site import LinearSite
-from tests.models.programs import HEADS
-from tests.models.writes import LIBRARY, WRITES, Write, agree
-from tests.stdlib.common import Case, close, inputs, learned, only, trained
+from tests.support.common import Case, close, inputs, learned, only, trained
+from tests.support.programs import HEADS
+from tests.support.writes import LIBRARY, WRITES, Write, agree
 
 
 def evaluated(layer: LinearSite, x: Tensor) -> Tensor:
