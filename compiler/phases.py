@@ -126,11 +126,11 @@ class Variant:
     @property
     def cases(self) -> Sequence[Case]:
         """The typed program; one for each case where a conditional on sizes is open. Raises NeedCases for too many."""
-        method, _ = self.resolved
+        method, wrong = self.resolved
 
         def made() -> Sequence[Case]:
             found = cases(method, supposed(self.program.tree, self.program.source))
-            if not any(d.severity == "error" for case in found for d in case.typed.diagnostics):
+            if not any(d.severity == "error" for d in (*wrong, *(d for c in found for d in c.typed.diagnostics))):
                 _verified("elaborate", *(case.typed.output for case in found))
             return found
 

@@ -14,8 +14,10 @@ import padp
 from padp.compiler import library as sources
 from padp.compiler import phases
 from padp.compiler.elaborate import cases as splitting
+from padp.compiler.explain.plan import plan_of
 from padp.compiler.ir.budget import budget, spend
 from padp.compiler.library import library
+from padp.compiler.plan.planner import Planner
 from padp.dsl.source import Source
 
 Counting = Callable[[Any, str], None]
@@ -82,3 +84,25 @@ def test_what_is_known_costs_what_it_cost() -> None:
         assert known.cases
         spend(1)
     assert 1 < steps.limit - steps.left <= spent[0]
+
+
+PLANNED: dict[str, tuple[dict[str, int], dict[str, Any]]] = {
+    "lora": ({"m": 512, "n": 512}, {}), "oft": ({"m": 512, "n": 512}, {"k": 8}),
+    "svft": ({"m": 512, "n": 512}, {"d": 1}), "randlora": ({"m": 512, "n": 512}, {"r": 8}),
+    "clover": ({"d": 16, "e": 4, "H": 4, "G": 2}, {}), "reft": ({"d": 16}, {}),
+}
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_explaining_a_plan_makes_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, hyper = PLANNED[name]
+    settings = padp.compile(name).settings(**hyper)
+    usual = padp.compile(name).of(settings.variant).at(sizes, settings.hyper).compiled(False, tokens=77).usual
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise AssertionError("it plans")
+
+    for method in ("__init__", "settle", "_apply"):
+        monkeypatch.setattr(Planner, method, refused)
+    plan = plan_of(usual)
+    assert str(plan) and (plan.rules or name == "reft")  # which is written as it is computed

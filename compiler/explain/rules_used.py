@@ -1,14 +1,13 @@
-"""Which rule did what: planning once more, and noting each rule that changed something.
+"""Which rule did what: the normal form once more, noting each rule that changed something; the plan is not made again.
 
     trail(compiled) -> RuleUse, …     the normal form's rules first, then the operators' rules on vectors
 
-Planning itself notes nothing, so it pays nothing; equal programs are planned in the same way each time. Of the rules on
-vectors, those are told whose result is part of a plan.
+Of the rules on vectors, which the planner remembers, those are told whose result is part of a plan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +18,9 @@ from padp.compiler.normal.decompositions import around_base, by_parts
 from padp.compiler.normal.head_maps import attention_maps
 from padp.compiler.normal.normal_form import RULES, Simplifier
 from padp.compiler.operators.formulas import formula
-from padp.compiler.plan import blocks
 from padp.compiler.plan.applied import APPLIED
-from padp.compiler.plan.planner import Application, Planner
 from padp.compiler.plan.search import Estimate
-from padp.compiler.plan.steps import Low, order
-from padp.compiler.plan.values import VALUES
+from padp.compiler.plan.steps import order
 from padp.dsl.source import Span
 
 
@@ -109,39 +105,27 @@ def _linear(compiled: Compiled, rules: Recorder) -> list[_Note]:
             rules.note(*named, simple, rules.formula(simple), rules.formula(around))
         simple = around
     notes = list(rules.notes)
-    seen: list[tuple[_Note, Low]] = []
-    planner = Planner(typed.graph, weight, VALUES, _watched(rules, seen), blocks, compiled.regime,
-                      has_bias=compiled.has_bias)
+    planner = compiled.planner  # which knows what it made of these nodes
     output = planner.per_token(planner.value(simple))
-    plans = ((compiled.regime, compiled.outputs), (compiled.many.regime, compiled.many.outputs),
-             (compiled.one.regime, compiled.one.outputs))
-    for regime, outputs in plans:
+    plans = ((compiled.regime, compiled.outputs, compiled.decisions),
+             (compiled.many.regime, compiled.many.outputs, compiled.many.decisions),
+             (compiled.one.regime, compiled.one.outputs, compiled.one.decisions))
+    for regime, outputs, decisions in plans:
         root, by, parts = output, None, None
         if weight is not None and not any(low.prim in ("base", "base_without_bias") for low in order(*outputs)):
             root, by, parts = without_base(planner, literal, weight)
-        _, decisions = planner.settle(root, regime=regime)
         e = Estimate(regime, {**planner.estimate.picks, **{id(d.low): d.taken for d in decisions}})
         there = {id(low) for low in e.reached(root)}
         if by is not None and parts is not None and e.resolve(root) is e.resolve(by):
             before = len(rules.notes)
             rules.note(*_named(by_parts, "by_parts", object), literal, rules.formula(literal), rules.formula(parts))
             notes += rules.notes[before:]
-        notes += [note for note, low in seen if id(e.resolve(low)) in there]
+        notes += [note for m, low, span in planner.uses if id(e.resolve(low)) in there
+                  for note in _on_vectors(rules, m, span)]
     return notes
 
 
-def _watched(rules: Recorder, seen: list[tuple[_Note, Low]]) -> Mapping[str, Application]:
-    """The operators' rules on vectors, each noting what it makes."""
-
-    def watch(op: str, rule: Application) -> Application:
-        name, equation = _named(rule, op, object)
-
-        def apply(p: Planner, m: Node, v: Low) -> Low | None:
-            made = rule(p, m, v)
-            if made is not None and equation and op != "eye":
-                seen.append((_Note(f"{name} on vectors", equation, p.table.span, rules.formula(m), ""), made))
-            return made
-
-        return apply
-
-    return {op: watch(op, rule) for op, rule in APPLIED.items()}
+def _on_vectors(rules: Recorder, m: Node, span: Span) -> list[_Note]:
+    """What is told of an operator's rule on vectors."""
+    name, equation = _named(APPLIED[m.op], m.op, object)
+    return [_Note(f"{name} on vectors", equation, span, rules.formula(m), "")] if equation and m.op != "eye" else []

@@ -25,6 +25,7 @@ from padp.compiler.operators.index_sets import Numbers, known
 from padp.compiler.plan.costs import count
 from padp.compiler.plan.search import Decision, Estimate, Regime, settle
 from padp.compiler.plan.steps import Low, Table
+from padp.dsl.source import Span
 
 LONG = 8
 """Factors of a product: up to here every association of neighbours is looked at, of a longer one few."""
@@ -54,6 +55,8 @@ class Planner:
         self.table = Table()
         self.estimate = Estimate(regime, {})
         self.rules: Simplifier = Simplifier(g, base_moves=base_moves)
+        self.uses: list[tuple[Node, Low, Span]] = []  # which matrix was applied by its own rule, to what end, and where
+        self._free: Planner | None = None
         self._values: dict[int, Low] = {}
         self._applied: dict[tuple[Any, ...], Low] = {}
         self._dense: dict[tuple[int, ...], Low] = {}
@@ -63,10 +66,12 @@ class Planner:
 
     def without_base(self) -> Planner:
         """A planner to which W is a matrix like any other; what both make of equal parts is the same value."""
-        made = Planner(self.g, None, self._value_of, self._apply_of, self._composing, self.regime,
-                       has_bias=False, base_moves=self.base_moves)
-        made.table, made.estimate, made.rules = self.table, self.estimate, self.rules
-        return made
+        if self._free is None:
+            made = Planner(self.g, None, self._value_of, self._apply_of, self._composing, self.regime,
+                           has_bias=False, base_moves=self.base_moves)
+            made.table, made.estimate, made.rules, made.uses = self.table, self.estimate, self.rules, self.uses
+            self._free = made
+        return self._free
 
     def in_parts(self) -> Planner:
         """A planner to which the parts of a decomposition of W are no W, also where they are all of them."""
@@ -218,6 +223,7 @@ class Planner:
         if handler is not None:
             made = handler(self, m, v)
             if made is not None:
+                self.uses.append((m, made, self.table.span))
                 return made
         return self.apply_dense(m, v)
 
