@@ -100,7 +100,11 @@ class Program:
     @cached_property
     def errors(self) -> tuple[Diagnostic, ...]:
         """The findings for which nothing can be compiled."""
-        return tuple(d for d in self.findings() if d.severity == "error")
+        found = tuple(d for d in self.findings() if d.severity == "error")
+        if not found and self.tree.header is not None:
+            for name in self.variants or (None,):
+                _verified("check", *(case.typed.output for case in self.variant(name).cases))
+        return found
 
 
 class Variant:
@@ -126,12 +130,11 @@ class Variant:
     @property
     def cases(self) -> Sequence[Case]:
         """The typed program; one for each case where a conditional on sizes is open. Raises NeedCases for too many."""
-        method, wrong = self.resolved
+        method, _ = self.resolved
 
         def made() -> Sequence[Case]:
             found = cases(method, supposed(self.program.tree, self.program.source))
-            if not any(d.severity == "error" for d in (*wrong, *(d for c in found for d in c.typed.diagnostics))):
-                _verified("elaborate", *(case.typed.output for case in found))
+            _verified("elaborate", *(case.typed.output for case in found), checked=False)
             return found
 
         return self._once("typed", made)
@@ -205,12 +208,12 @@ class Sized:
         return made
 
 
-def _verified(phase: str, *roots: Node) -> None:
+def _verified(phase: str, *roots: Node, checked: bool = True) -> None:
     """The verifier of the IR, which takes no steps of a budget."""
     if verify.WANTED:
         with budget(None, sys.maxsize):
             for root in roots:
-                verify.verify(phase, root)
+                verify.verify(phase, root, checked=checked)
 
 
 @lru_cache(maxsize=2048)

@@ -67,8 +67,15 @@ def test_a_plan_that_cannot_run_is_seen(what: str) -> None:
 def test_it_looks_between_the_phases(monkeypatch: pytest.MonkeyPatch) -> None:
     assert verify.WANTED, "PADP_VERIFY is not set"
     seen: list[str] = []
-    monkeypatch.setattr(verify, "verify", lambda phase, *roots: seen.append(phase))
+    monkeypatch.setattr(verify, "verify", lambda phase, *roots, **_: seen.append(phase))
     variant = padp.compile("adapter T on linear(W ∈ ℝ^{m×n})\ns ∈ ℝ^m: learned, init = 1  # for the verifier\n"
                            "y ← diag(s) @ W @ x\n").of()
     assert variant.normal
-    assert seen == ["elaborate", "normal"]
+    assert seen == ["elaborate", "check", "normal"]
+
+
+def test_before_the_check_what_is_not_known_is_left_out() -> None:
+    for what in ("unknown", "open"):
+        verify.verify("a test", UNSOUND[what](Graph()), checked=False)
+    with pytest.raises(verify.Unsound, match="inner dimensions"):
+        verify.verify("a test", UNSOUND["inner dimensions"](Graph()), checked=False)
