@@ -1,6 +1,6 @@
 """Comments that claim are checked: shapes, counts, ranks and properties.
 
-    comments → pieces (``remarks``) → claims (``claim_grammar``) → findings (``claimed_counts``, ``claimed_values``)
+    comments → pieces (``comments``) → claims (``claim_grammar``) → findings (``claimed_counts``, ``claimed_values``)
 
 A false claim is an error, one that no rule decides a note.
 """

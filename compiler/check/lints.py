@@ -1,11 +1,11 @@
 """What is allowed and yet probably not meant: W301 to W312, and the identity at the start.
 
-    flow_lints(method), function_lints(body, method)    on the statements: ``name_lints``
-    value_lints(typed)       on the typed program: starts here, ``cancelling`` terms, ``product_lints``
-    (``gradient_lints``      on all its cases: what training never moves)
+    flow_lints(method), function_lints(body, method)    on the statements: ``lints_of_names``
+    value_lints(typed)       on the typed program: starts here, ``lints_of_sums``, ``lints_of_products``
+    (``lints_of_gradients``  on all its cases: what training never moves)
     start_lints(typed)       whether a fresh adapter changes nothing
     letter_lints(source)     on the text
-    quotients(method)        on the terms: ``quotient_lints``
+    quotients(method)        on the terms: ``lints_of_quotients``
 
 Every lint is a general rule; none knows an adapter.
 """

@@ -1,12 +1,13 @@
 """What an adapter can do, each with the reason: derived from the normal form of y, for all sizes, without torch.
 
-    capabilities(method, cases) -> mergeable      y = W' x + b', so the adapter can go into the layer
-                            batchable      examples of one batch can each have an adapter of their own
-                            additive       y = base(x) + delta(x)
-                            needs_weight   the entries of W are read, beside W @ (tokens)
-                            low_rank       a bound on the rank of W' − W below that of W
-                            knobs          numbers that may change at run time
-                            identity       a fresh adapter changes nothing
+    capabilities(method, cases) ->
+        mergeable      y = W' x + b', so the adapter can go into the layer
+        batchable      examples of one batch can each have an adapter of their own
+        additive       y = base(x) + delta(x)
+        needs_weight   the entries of W are read, beside W @ (tokens)
+        low_rank       a bound on the rank of W' − W below that of W
+        knobs          numbers that may change at run time
+        identity       a fresh adapter changes nothing
 
 In y, tokens meet W in products W @ (…), which are the base layer's own forward; every other place where W stands reads
 its entries: once when the adapter is attached, or at every step where learned values stand beside it.

@@ -309,16 +309,3 @@ class Method:
     output: str
     source: Source
     span: Span = field(default=_NOWHERE, compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class OneMethod:
-    """A method as a key of a cache: this object, not an equal one. The key keeps it alive, so its id stays its own."""
-
-    method: Method
-
-    def __hash__(self) -> int:
-        return id(self.method)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, OneMethod) and other.method is self.method

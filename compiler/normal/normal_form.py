@@ -4,7 +4,7 @@
 
 Each rule is one function whose docstring is its equation; ``tests/normal/test_rules.py`` checks both sides of every
 one in float64. What is left of an SVD is W minus its top part, so no rule ever has to build it. More rules are in
-``operator_rules``, ``part_rules`` and ``decompositions``.
+``operator_rules``, ``parts`` and ``decompositions``.
 """
 
 from __future__ import annotations
